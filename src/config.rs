@@ -1,0 +1,192 @@
+//! The configuration: what `agent.yaml` means once every mistake in it has been told.
+//!
+//! Invariant: a [`Config`] cannot be wrong by itself: numbers are within Kinesis's limits, names are
+//! unique, globs and regular expressions compile. Only the world (a missing directory, a refused
+//! credential) can still say no.
+
+pub mod diagnostic;
+pub mod document;
+pub mod resolve;
+pub mod units;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use regex::bytes::Regex;
+
+/// The whole of `agent.yaml`.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where checkpoints, dead letters and the control socket live.
+    pub state_dir: PathBuf,
+    /// How AWS is reached.
+    pub aws: Aws,
+    /// The producing flows, at least one.
+    pub produce: Vec<Produce>,
+    /// Where Prometheus may scrape; off where `None`.
+    pub metrics: Option<SocketAddr>,
+    /// How often positions are committed (default 1 s).
+    pub checkpoint_interval: Duration,
+    /// How long SIGTERM may drain (default 10 s).
+    pub drain_deadline: Duration,
+}
+
+/// The `aws` block. What is `None` is left to the SDK's own chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Aws {
+    /// The region, such as `eu-west-1`.
+    pub region: Option<String>,
+    /// Another endpoint for Kinesis.
+    pub endpoint_url: Option<String>,
+    /// A profile of the shared configuration files.
+    pub profile: Option<String>,
+    /// A role to assume.
+    pub assume_role: Option<AssumeRole>,
+}
+
+/// A role to assume with the credentials found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AssumeRole {
+    /// The role's ARN.
+    pub role_arn: String,
+    /// The external id the role's trust policy asks for.
+    pub external_id: Option<String>,
+    /// The session's name (default `kinetail`).
+    pub session_name: String,
+}
+
+/// One producing flow: some files into one stream.
+#[derive(Clone, Debug)]
+pub struct Produce {
+    /// Unique; names checkpoints and metrics.
+    pub name: Arc<str>,
+    /// Globs of absolute paths; `**` crosses directories.
+    pub files: Vec<String>,
+    /// Globs of paths, or of bare file names where they hold no `/`, to leave out.
+    pub exclude: Vec<String>,
+    /// The stream's name or ARN.
+    pub stream: String,
+    /// Where files begin that are there at the very first start.
+    pub start_at: StartAt,
+    /// How lines become records.
+    pub merge: Merge,
+    /// How a record's partition key is found.
+    pub partition_key: PartitionKey,
+    /// Lines that belong together.
+    pub multiline: Option<Multiline>,
+    /// A line over the record limit.
+    pub on_oversize: OnOversize,
+    /// Bounds and intervals of reading.
+    pub tail: Tail,
+    /// Bounds and intervals of sending.
+    pub ship: Ship,
+}
+
+/// Where files begin that are present at the very first start of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartAt {
+    /// At their first byte (default).
+    Beginning,
+    /// After their last byte.
+    End,
+}
+
+/// The `merge` block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Merge {
+    /// The wire format.
+    pub format: Format,
+    /// The most lines in a record; no limit where `None`.
+    pub max_lines: Option<u32>,
+    /// The most bytes in a record, partition key included (default 25,000: one PUT payload unit
+    /// under every reading of "25 KB").
+    pub max_bytes: usize,
+    /// How long a line may wait for company (default 1 s; 0: not at all).
+    pub max_age: Duration,
+}
+
+/// How the lines of a record are joined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Lines that are JSON, as one JSON array.
+    JsonArray,
+    /// Whole lines joined by a delimiter. With `"\n"` the record is an exact slice of the file.
+    Lines {
+        /// The bytes between two lines.
+        delimiter: Vec<u8>,
+    },
+    /// A line a record, without its newline.
+    None,
+}
+
+/// How the partition key of a line is found.
+#[derive(Clone, Debug)]
+pub enum PartitionKey {
+    /// The same for every line.
+    Constant(Arc<str>),
+    /// One for each file, kept across its renames (default).
+    File,
+    /// The host's name.
+    Host,
+    /// A string or number in a JSON line, by path; lines without it get the file's key.
+    JsonField(Vec<String>),
+    /// A fresh one for each record.
+    Random,
+    /// The first group of a match in the line; lines without one get the file's key.
+    Regex(Regex),
+}
+
+/// The `multiline` block: a line that matches `start` begins a new group; groups are not torn.
+#[derive(Clone, Debug)]
+pub struct Multiline {
+    /// Matches the first line of a group.
+    pub start: Regex,
+    /// How long a group may wait for its next line (default 1 s).
+    pub max_age: Duration,
+    /// The most bytes of a group (default 1 MiB); a longer one is cut there.
+    pub max_bytes: usize,
+}
+
+/// What becomes of a line over the record limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnOversize {
+    /// It is left out, and counted.
+    Skip,
+    /// It is sent in several records, nothing lost (default).
+    Split,
+    /// Its first part is sent, the rest counted.
+    Truncate,
+}
+
+/// The `tail` block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tail {
+    /// Bytes read and not yet acknowledged that the flow may hold in memory (default 8 MiB).
+    pub buffer: usize,
+    /// Files held open at a time (default 512).
+    pub open_files: usize,
+    /// How often all patterns are looked through, whatever inotify says (default 10 s).
+    pub scan_interval: Duration,
+    /// How often files are looked at where inotify cannot be had (default 250 ms).
+    pub poll_interval: Duration,
+    /// How long a renamed file that no pattern finds any more is held open after its last growth
+    /// (default 60 s).
+    pub hold_rotated: Duration,
+}
+
+/// The `ship` block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ship {
+    /// The most records in a call (default and limit 500).
+    pub request_records: usize,
+    /// The most bytes in a call, partition keys included (default 1 MB, limit 10 MiB).
+    pub request_bytes: usize,
+    /// The most calls in flight (default 4).
+    pub in_flight: usize,
+    /// How long a call may take before it counts as lost (default 30 s).
+    pub timeout: Duration,
+    /// The longest pause between two tries (default 10 s).
+    pub backoff_max: Duration,
+}

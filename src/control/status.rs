@@ -1,0 +1,129 @@
+//! What an agent says of itself: the shape of `kinetail status --json`, and the source of the metrics.
+//!
+//! Invariant: for every file, `read_bytes` = `acknowledged_bytes` + `dead_lettered_bytes` +
+//! `skipped_bytes` + `in_flight_bytes`. Field names are stable; new ones may be added.
+
+use serde::{Deserialize, Serialize};
+
+/// The whole answer.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct Status {
+    /// True where a running agent answered; false where the state directory was read.
+    pub running: bool,
+    /// The agent's version.
+    pub version: String,
+    /// Its process id.
+    pub pid: Option<u32>,
+    /// Seconds since it started.
+    pub uptime_seconds: Option<u64>,
+    /// The state directory.
+    pub state_dir: String,
+    /// Whether the last commit of positions went through; the error where not.
+    pub checkpoint_error: Option<String>,
+    /// Seconds since the last commit that went through.
+    pub checkpoint_age_seconds: Option<f64>,
+    /// The flows, in the order of the configuration.
+    pub flows: Vec<FlowStatus>,
+}
+
+/// One flow.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct FlowStatus {
+    /// Its name.
+    pub name: String,
+    /// Its stream.
+    pub stream: String,
+    /// How changes are noticed: `inotify` or `polling`.
+    pub watching: String,
+    /// What is wrong just now, in words; empty where all is well.
+    pub problems: Vec<String>,
+    /// The files followed, and those with something left to settle, by path.
+    pub files: Vec<FileStatus>,
+    /// The sums over all files, including those no longer listed.
+    pub totals: Totals,
+    /// What was sent.
+    pub sent: Sent,
+}
+
+/// One file generation.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct FileStatus {
+    /// Its path; bytes that are not UTF-8 are shown as U+FFFD.
+    pub path: String,
+    /// Its number.
+    pub key: u64,
+    /// Everything before this offset is settled.
+    pub offset: u64,
+    /// Its size, as last seen.
+    pub size: u64,
+    /// `size` − `offset`.
+    pub lag_bytes: u64,
+    /// Read since it was found.
+    pub read_bytes: u64,
+    /// Accepted by the stream.
+    pub acknowledged_bytes: u64,
+    /// Read, and neither accepted nor given up yet.
+    pub in_flight_bytes: u64,
+    /// Put into the dead-letter store.
+    pub dead_lettered_bytes: u64,
+    /// Left out because a setting asks for it.
+    pub skipped_bytes: u64,
+    /// Unreadable before they were read.
+    pub lost_bytes: u64,
+    /// Lines accepted.
+    pub acknowledged_lines: u64,
+    /// `following`, `rotated` (renamed or deleted, being read to its end) or `ended`.
+    pub state: String,
+}
+
+/// Sums of bytes over the files of a flow, this run of the agent.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Totals {
+    /// Read.
+    pub read_bytes: u64,
+    /// Accepted.
+    pub acknowledged_bytes: u64,
+    /// Lines accepted.
+    pub acknowledged_lines: u64,
+    /// In flight.
+    pub in_flight_bytes: u64,
+    /// Dead-lettered.
+    pub dead_lettered_bytes: u64,
+    /// Skipped by a setting.
+    pub skipped_bytes: u64,
+    /// Lost.
+    pub lost_bytes: u64,
+}
+
+/// What was sent to a stream, this run of the agent.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct Sent {
+    /// PutRecords calls made.
+    pub calls: u64,
+    /// Calls that failed as a whole (refused, throttled, unavailable, unknown).
+    pub calls_failed: u64,
+    /// Records accepted.
+    pub records: u64,
+    /// Bytes accepted, partition keys included.
+    pub bytes: u64,
+    /// Records refused for throughput.
+    pub records_throttled: u64,
+    /// Records refused for another reason and sent again.
+    pub records_failed: u64,
+    /// Records put into the dead-letter store.
+    pub records_dead_lettered: u64,
+    /// PUT payload units of the accepted records (25 KB each, rounded up a record).
+    pub payload_units: u64,
+    /// The same lines sent one a record would have cost this many units.
+    pub payload_units_unmerged: u64,
+    /// Mean size of the accepted records against `max_bytes`, 0 to 1.
+    pub fill: f64,
+    /// Calls in flight now.
+    pub in_flight: u64,
+    /// The calls in flight that are allowed now (adapts to throttling).
+    pub window: u64,
+    /// The last error, in the service's words.
+    pub last_error: Option<String>,
+    /// Seconds since the last record was accepted.
+    pub last_accepted_seconds: Option<f64>,
+}

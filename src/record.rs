@@ -1,0 +1,39 @@
+//! The record: what one entry of a PutRecords call holds, and the wire formats it can be written in.
+//!
+//! Invariant: `data` holds exactly the lines of `runs`, in order, in the format of the flow, and
+//! `data.len() + partition_key.len()` is within the stream's record limit.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::position::Run;
+
+/// One Kinesis record on its way, with the proof of where its bytes come from.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// The partition key, 1 to 256 characters.
+    pub partition_key: Arc<str>,
+    /// Whether records of this key must arrive in the order they were made. False for `random`
+    /// keys, which are each used once; a refused record may then be sent again under a fresh key.
+    pub ordered: bool,
+    /// The bytes to send, before base64.
+    pub data: Bytes,
+    /// The pieces of files that `data` stands for, in the order they stand in it.
+    pub runs: SmallVec<[Run; 1]>,
+}
+
+impl Record {
+    /// Returns the size that Kinesis counts: data and partition key.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.data.len().saturating_add(self.partition_key.len())
+    }
+
+    /// Returns how many lines end in the record.
+    #[must_use]
+    pub fn lines(&self) -> u64 {
+        self.runs.iter().map(|run| u64::from(run.lines)).sum()
+    }
+}
