@@ -1,20 +1,38 @@
 //! The configuration: what `agent.yaml` means once every mistake in it has been told.
 //!
-//! Invariant: a [`Config`] cannot be wrong by itself: numbers are within Kinesis's limits, names are
-//! unique, globs and regular expressions compile. Only the world (a missing directory, a refused
+//! Invariant: a [`Config`] cannot be wrong by itself: numbers are within Kinesis's limits, names
+//! are unique, globs and regular expressions compile. Only the world (a missing directory, a refused
 //! credential) can still say no.
+//!
+//! ```text
+//!  text ─▶ outline ─▶ document ─▶ reader ─▶ resolve ─▶ Config
+//!          places     values      kinds     meaning
+//!            └───────────┴───────────┴─────────┴─▶ Diagnostics: agent.yaml:LINE:COLUMN: … (hint)
+//! ```
 
+pub mod defaults;
 pub mod diagnostic;
-pub mod document;
-pub mod resolve;
+mod document;
+mod hint;
+pub mod limits;
+mod outline;
+mod reader;
+mod resolve;
+mod schema;
+#[cfg(test)]
+mod tests;
 pub mod units;
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use regex::bytes::Regex;
+
+use diagnostic::{At, Diagnostic, Diagnostics, Mistakes};
 
 /// The whole of `agent.yaml`.
 #[derive(Clone, Debug)]
@@ -31,6 +49,68 @@ pub struct Config {
     pub checkpoint_interval: Duration,
     /// How long SIGTERM may drain (default 10 s).
     pub drain_deadline: Duration,
+}
+
+impl Config {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    /// All mistakes in the file, or the one that it cannot be read.
+    pub fn load(path: &Path) -> Result<Self, Diagnostics> {
+        let name = path.display().to_string();
+        let refuse = |mistake| Diagnostics::new(&name, vec![mistake]);
+        let bytes = read(path).map_err(|error| refuse(unreadable(&error)))?;
+        document::check_length(bytes.len()).map_err(refuse)?;
+        let text = std::str::from_utf8(&bytes).map_err(|error| refuse(not_utf8(&bytes, error)))?;
+        Self::parse(text, &name)
+    }
+
+    /// Reads a configuration that the user knows as `file_name`.
+    ///
+    /// # Errors
+    /// All mistakes in it.
+    pub fn parse(text: &str, file_name: &str) -> Result<Self, Diagnostics> {
+        let root =
+            document::parse(text).map_err(|mistake| Diagnostics::new(file_name, vec![mistake]))?;
+        let mut mistakes = Mistakes::default();
+        let config = resolve::resolve(&root, &mut mistakes);
+        let list = mistakes.into_list();
+        match config {
+            Some(config) if list.is_empty() => Ok(config),
+            _ => Err(Diagnostics::new(file_name, list)),
+        }
+    }
+}
+
+/// Reads a file, but not more of it than shows that it is too long.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let most = u64::try_from(document::TEXT_BYTES).unwrap_or(u64::MAX);
+    let mut bytes = Vec::new();
+    File::open(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn unreadable(error: &io::Error) -> Diagnostic {
+    let hint = match error.kind() {
+        io::ErrorKind::NotFound => "name another with --config, or begin with agent.yaml.example",
+        io::ErrorKind::PermissionDenied => "the agent's user must be able to read it",
+        _ => "",
+    };
+    let words = error.to_string();
+    let words = words.split(" (os error").next().unwrap_or_default();
+    Diagnostic { at: None, message: format!("cannot be read: {words}"), hint: hint.to_owned() }
+}
+
+fn not_utf8(bytes: &[u8], error: std::str::Utf8Error) -> Diagnostic {
+    let sound = bytes.get(..error.valid_up_to()).unwrap_or_default();
+    let text = String::from_utf8_lossy(sound);
+    let line = text.matches('\n').count().saturating_add(1);
+    let column = text.rsplit('\n').next().unwrap_or_default().chars().count().saturating_add(1);
+    Diagnostic {
+        at: Some(At { line, column }),
+        message: "not UTF-8 text".to_owned(),
+        hint: "save the file as UTF-8".to_owned(),
+    }
 }
 
 /// The `aws` block. What is `None` is left to the SDK's own chain.

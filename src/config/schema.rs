@@ -1,0 +1,68 @@
+//! The keys that `agent.yaml` knows, block by block.
+//!
+//! Invariant: a key is read only through the [`Schema`] of its block, so what is not listed here is
+//! a mistake in the file, and what is listed stands in `agent.yaml.example` (a test holds both).
+
+/// The keys of one block.
+#[derive(Debug)]
+pub(super) struct Schema {
+    /// What the block is called in messages.
+    pub(super) name: &'static str,
+    /// The keys it knows.
+    pub(super) keys: &'static [&'static str],
+    /// Keys with a meaning that this version does not have.
+    pub(super) absent: &'static [&'static str],
+}
+
+const fn schema(name: &'static str, keys: &'static [&'static str]) -> Schema {
+    Schema { name, keys, absent: &[] }
+}
+
+pub(super) static TOP: Schema = Schema {
+    name: "the top level",
+    keys: &["state_dir", "aws", "produce", "metrics", "checkpoint_interval", "drain_deadline"],
+    absent: &["consume"],
+};
+
+pub(super) static AWS: Schema =
+    schema("`aws`", &["region", "endpoint_url", "profile", "assume_role"]);
+
+pub(super) static ASSUME_ROLE: Schema =
+    schema("`assume_role`", &["role_arn", "external_id", "session_name"]);
+
+pub(super) static METRICS: Schema = schema("`metrics`", &["listen"]);
+
+pub(super) static FLOW: Schema = schema(
+    "an entry of `produce`",
+    &[
+        "name",
+        "files",
+        "exclude",
+        "stream",
+        "start_at",
+        "merge",
+        "partition_key",
+        "multiline",
+        "on_oversize",
+        "tail",
+        "ship",
+    ],
+);
+
+pub(super) static MERGE: Schema =
+    schema("`merge`", &["format", "delimiter", "max_lines", "max_bytes", "max_age", "compression"]);
+
+pub(super) static PARTITION_KEY: Schema =
+    schema("`partition_key`", &["constant", "regex", "json_field"]);
+
+pub(super) static MULTILINE: Schema = schema("`multiline`", &["start", "max_age", "max_bytes"]);
+
+pub(super) static TAIL: Schema =
+    schema("`tail`", &["buffer", "open_files", "scan_interval", "poll_interval", "hold_rotated"]);
+
+pub(super) static SHIP: Schema =
+    schema("`ship`", &["request_records", "request_bytes", "in_flight", "timeout", "backoff_max"]);
+
+/// All blocks.
+pub(super) static ALL: [&Schema; 10] =
+    [&TOP, &AWS, &ASSUME_ROLE, &METRICS, &FLOW, &MERGE, &PARTITION_KEY, &MULTILINE, &TAIL, &SHIP];
