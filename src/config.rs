@@ -5,12 +5,13 @@
 //! credential) can still say no.
 //!
 //! ```text
-//!  text ─▶ outline ─▶ document ─▶ reader ─▶ resolve ─▶ Config
+//!  text ─▶ outline ─▶ document ─▶ reader ─▶ resolve ─▶ Config ─▶ describe
 //!          places     values      kinds     meaning
 //!            └───────────┴───────────┴─────────┴─▶ Diagnostics: agent.yaml:LINE:COLUMN: … (hint)
 //! ```
 
 pub mod defaults;
+mod describe;
 pub mod diagnostic;
 mod document;
 mod hint;
