@@ -1,11 +1,41 @@
 //! Checkpoints: how far every file is settled, durably, in SQLite.
 //!
 //! Invariant: a committed position is never ahead of what was settled when it was handed in, and a
-//! dead letter is committed in the same transaction as the position that passes it. One process at a
-//! time holds a state directory.
+//! dead letter is committed in the same transaction as the position that passes it, or before. One
+//! process at a time holds a state directory.
+//!
+//! ```text
+//!  state_dir/            0700
+//!  ├── lock              held (flock) while an agent lives; holds its process id
+//!  ├── kinetail.db       0600: files, flows, dead letters, next key; every row sealed by a CRC
+//!  ├── kinetail.db-wal   what is committed and not yet moved into kinetail.db
+//!  └── kinetail.db.damaged-1764000000   moved aside, after what is whole in it was carried over
+//! ```
 
+mod connection;
+#[cfg(test)]
+mod damage;
+mod directory;
+mod keys;
+mod letters;
+mod rows;
+mod salvage;
+mod schema;
+mod store;
+#[cfg(test)]
+mod tests;
+mod view;
+mod writer;
+
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+pub use keys::KeyAllocator;
+pub use letters::{DEAD_LETTERS_MAX_BYTES, LetterSummary};
+pub use store::{ENDED_RETENTION, ENDED_ROWS_MAX, Store};
+pub use view::View;
+pub use writer::{Answer, Rejected, Writer};
 
 use crate::position::{FileKey, Identity, Position};
 
@@ -22,6 +52,26 @@ pub struct Books {
     pub lost: u64,
     /// Lines accepted.
     pub lines: u64,
+}
+
+impl Books {
+    /// Returns the bytes that are settled: accepted, dead-lettered or skipped.
+    #[must_use]
+    pub fn settled(&self) -> u64 {
+        self.acknowledged.saturating_add(self.dead_lettered).saturating_add(self.skipped)
+    }
+
+    /// Returns the sums.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            acknowledged: self.acknowledged.saturating_add(other.acknowledged),
+            dead_lettered: self.dead_lettered.saturating_add(other.dead_lettered),
+            skipped: self.skipped.saturating_add(other.skipped),
+            lost: self.lost.saturating_add(other.lost),
+            lines: self.lines.saturating_add(other.lines),
+        }
+    }
 }
 
 /// What is kept of one file generation.
@@ -70,6 +120,9 @@ pub struct DeadLetter {
 /// What one transaction writes.
 #[derive(Clone, Debug, Default)]
 pub struct Commit {
+    /// Flows that have found their first files: from now on a file that turns up in one of them is
+    /// new, and read from its beginning whatever `start_at` says.
+    pub started: Vec<Arc<str>>,
     /// Rows to insert or replace.
     pub files: Vec<FileRow>,
     /// Rows to delete.
@@ -85,4 +138,100 @@ pub const FILE_NAME: &str = "kinetail.db";
 #[must_use]
 pub fn path_in(state_dir: &Path) -> PathBuf {
     state_dir.join(FILE_NAME)
+}
+
+/// Why the state directory could not be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another process holds the state directory.
+    #[error("state directory {path} is in use{}", by_process(*pid))]
+    InUse {
+        /// The state directory.
+        path: PathBuf,
+        /// The process, where it can be known.
+        pid: Option<u32>,
+    },
+    /// There is no state directory, or no database in it.
+    #[error("no agent has kept any state in {path}")]
+    NoState {
+        /// The state directory.
+        path: PathBuf,
+    },
+    /// The database was written by a newer version, and is left as it is.
+    #[error(
+        "{path} was written by a newer kinetail (schema {found}, this one knows up to \
+         {supported}); use that version, or another state_dir"
+    )]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// Its schema version.
+        found: i32,
+        /// The newest that is understood.
+        supported: i32,
+    },
+    /// The dead-letter store holds as much as it may. Nothing of the commit was written.
+    #[error(
+        "the dead-letter store holds {held} bytes and cannot take {added} more (limit {limit}); \
+         send its letters again or remove them"
+    )]
+    DeadLettersFull {
+        /// Bytes held.
+        held: u64,
+        /// Bytes that were to be added.
+        added: u64,
+        /// The most it holds.
+        limit: u64,
+    },
+    /// The dead letter is there, and its bytes are not those that were stored.
+    #[error("dead letter {id} is damaged")]
+    LetterDamaged {
+        /// Its number.
+        id: i64,
+    },
+    /// Too many commits wait to be written: this one was not taken.
+    #[error("too many commits wait to be written")]
+    Busy,
+    /// The file system refused.
+    #[error("cannot {operation} {path}: {source}")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// SQLite refused.
+    #[error("cannot {operation} {path}: {source}")]
+    Database {
+        /// What was tried.
+        operation: &'static str,
+        /// On which database.
+        path: PathBuf,
+        /// SQLite's words.
+        source: rusqlite::Error,
+    },
+}
+
+fn by_process(pid: Option<u32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" by process {pid}"))
+}
+
+/// Returns a function that makes an [`Error::Io`] of what the system says.
+fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { operation, path, source }
+}
+
+/// Returns a function that makes an [`Error::Database`] of what SQLite says.
+fn database_error(operation: &'static str, path: &Path) -> impl FnOnce(rusqlite::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Database { operation, path, source }
+}
+
+/// Returns the seconds since 1970; 0 where the clock stands before.
+fn unix_now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }
