@@ -1,8 +1,9 @@
 //! Kinesis itself, on the AWS SDK. This file and its folder are the only ones that name the SDK.
 //!
-//! Invariant: a call ends in an [`Outcome`] within its timeout, whatever happens; it is made once
-//! (the SDK's own retries are off, the retry loop is the shipper's); a record's bytes are shared
-//! with the SDK, not copied; and no message holds a secret.
+//! Invariant: a call ends in an [`Outcome`] within its timeout (twice that, where credentials are
+//! read afresh before it), whatever happens; it is made once (the SDK's own retries are off, the
+//! retry loop is the shipper's); a record's bytes are shared with the SDK, not copied; and no
+//! message holds a secret.
 
 mod outcome;
 mod read;

@@ -215,7 +215,7 @@ mod tests {
     use std::sync::Mutex;
 
     use fastrand::Rng;
-    use tokio::sync::Notify;
+    use tokio::sync::Semaphore;
 
     use super::super::fixture::{accepted, limits, record};
     use super::*;
@@ -228,14 +228,15 @@ mod tests {
     struct Scripted {
         script: Mutex<Vec<Outcome>>,
         seen: Mutex<Vec<usize>>,
-        gate: Option<Notify>,
+        /// Calls wait here where it is shut.
+        gate: Option<Semaphore>,
     }
 
     impl Stream for Scripted {
         async fn put_records(&self, entries: Vec<Entry>) -> Outcome {
             self.seen.lock().unwrap().push(entries.len());
             if let Some(gate) = &self.gate {
-                gate.notified().await;
+                drop(gate.acquire().await);
             }
             let next = self.script.lock().unwrap().pop();
             next.unwrap_or_else(|| Outcome::Answered(vec![accepted("s"); entries.len()]))
@@ -310,7 +311,7 @@ mod tests {
     async fn a_stop_ends_it_at_once_and_says_what_was_left() {
         let (outputs, receiver) = mpsc::channel(16);
         let (snapshots, _snapshot) = watch::channel(Snapshot::default());
-        let stream = Arc::new(Scripted { gate: Some(Notify::new()), ..Scripted::default() });
+        let stream = Arc::new(Scripted { gate: Some(Semaphore::new(0)), ..Scripted::default() });
         outputs.send(merge::Output::Record(record("a", "xyz"))).await.unwrap();
         let mut ends = Ends::default();
         let stop = {
@@ -332,27 +333,19 @@ mod tests {
         let small = config::Ship { request_records: 2, in_flight: 1, ..limits() };
         let (outputs, receiver) = mpsc::channel(1);
         let (snapshots, _snapshot) = watch::channel(Snapshot::default());
-        let stream = Arc::new(Scripted { gate: Some(Notify::new()), ..Scripted::default() });
-        let gate = Arc::clone(&stream);
+        let stream = Arc::new(Scripted { gate: Some(Semaphore::new(0)), ..Scripted::default() });
+        let shut = Arc::clone(&stream);
         let feeding = tokio::spawn(async move {
-            let mut fed = 0;
-            for index in 0..12 {
-                let output = merge::Output::Record(record(&format!("k{index}"), "x"));
-                let sent = tokio::time::timeout(Duration::from_millis(50), outputs.send(output));
-                if sent.await.is_err() {
-                    break;
-                }
-                fed += 1;
-            }
-            while !outputs.is_closed() {
-                gate.gate.as_ref().unwrap().notify_one();
-                drop(outputs.clone());
-                if gate.seen.lock().unwrap().iter().sum::<usize>() >= fed {
-                    break;
+            let (mut fed, mut refused) = (0, 0);
+            while refused < 1000 {
+                let output = merge::Output::Record(record(&format!("k{fed}"), "x"));
+                match outputs.try_send(output) {
+                    Ok(()) => fed += 1,
+                    Err(_) => refused += 1,
                 }
                 task::yield_now().await;
             }
-            gate.gate.as_ref().unwrap().notify_one();
+            shut.gate.as_ref().unwrap().add_permits(1);
             fed
         });
         let mut ends = Ends::default();

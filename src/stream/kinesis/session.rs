@@ -67,8 +67,12 @@ impl Sessions {
     pub(super) async fn client(&self) -> Option<Client> {
         let mut session = self.current.lock().await;
         if session.refused {
-            let client = open(&self.aws, self.region.as_deref(), self.timeout, &self.http).await;
-            *session = Session { client, refused: false };
+            let client = open(&self.aws, self.region.as_deref(), self.timeout, &self.http);
+            // A metadata service that does not answer must not hold the call up for ever: then
+            // the old client is tried once more.
+            if let Ok(client) = tokio::time::timeout(self.timeout, client).await {
+                *session = Session { client, refused: false };
+            }
         }
         session.client.clone()
     }
