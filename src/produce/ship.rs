@@ -1,9 +1,74 @@
 //! Shipping: records into PutRecords calls, and again what was refused.
 //!
 //! Invariant: every record pushed ends in exactly one [`Receipt`]; of an ordered partition key at most
-//! one record is in flight, and the next goes out only after its receipt.
+//! one record is in flight, and the next goes out only after its receipt. Nothing is given up for
+//! age or number of tries: what cannot be sent waits, and its bytes wait in their file.
+//!
+//! [`Shipper`] decides and does nothing else: time and randomness are handed in, calls are made by
+//! [`run`]. What an outcome means:
+//!
+//! ```text
+//!  entry accepted ─────────────────▶ receipt; the key's next record may go
+//!  entry failed ───────────────────▶ again after its own backoff
+//!  entry throttled, ordered ───────▶ again after the backoff of its shard, shared by the shard's keys
+//!  entry throttled, not ordered ───▶ again under a fresh random key, away from the hot shard
+//!  entry poison ───────────────────▶ receipt: dead letter
+//!  call refused, many records ─────▶ two calls with a half each
+//!  call refused, one record ───────▶ receipt: dead letter (but see below)
+//!  call throttled, no answer,
+//!  or the stream unavailable ──────▶ all of it again; the flow backs off, one probe at a time
+//! ```
+//!
+//! A single record that is refused is poison by the service's own words, unless thirteen calls in
+//! a row have led to no acceptance at all: then the stream (or what stands before it) is doubted,
+//! not the record. The flow backs off, says so, and sends suspects and others by turns; a record is
+//! then given up only when it was refused alone five times. So a misconfigured endpoint that
+//! refuses everything costs a dead letter in a minute at the default cap, not one a record.
 
+mod backoff;
+mod pace;
+mod queue;
+mod run;
+mod shards;
+mod tally;
+mod window;
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod model;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+pub use self::run::{Sink, Unsettled, run};
+
+use self::backoff::Backoff;
+use self::pace::{Epoch, Failure, Pace};
+use self::queue::{Parcel, Queue};
+use self::shards::Shards;
+use self::tally::Tally;
+use crate::config;
+use crate::control::status::Sent;
 use crate::record::Record;
+use crate::stream::{Entry, EntryOutcome, Outcome};
+
+/// How long a record that could be sent waits for company while other calls are in flight (as Nagle's
+/// algorithm does): a twentieth of what a call takes, and long enough to gather what one turn of
+/// the merger makes.
+const LINGER: Duration = Duration::from_millis(5);
+
+/// Windows of full calls that are held: one in flight and one being filled.
+const WINDOWS_HELD: usize = 2;
+
+/// Hexadecimal digits of a fresh random key: 128 bits, as wide as the space of hash keys.
+const RANDOM_KEY_DIGITS: usize = 32;
+
+/// So often a record must be refused alone before it is given up while the stream itself is doubted.
+const LONE_REFUSALS_MAX: u32 = 5;
 
 /// The end of one record's journey.
 #[derive(Clone, Debug)]
@@ -13,3 +78,409 @@ pub enum Receipt {
     /// No retry can save it: the record, and the service's words.
     Poisoned(Record, String),
 }
+
+/// The number of a call, never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FlightId(u64);
+
+/// A call to make.
+#[derive(Debug)]
+pub struct Request {
+    /// By which its outcome is handed in.
+    pub id: FlightId,
+    /// The entries; their data is shared, not copied.
+    pub entries: Vec<Entry>,
+}
+
+/// What a shipper says of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// What is wrong just now, in one sentence.
+    pub problem: Option<String>,
+    /// Records held: waiting or in flight.
+    pub records: usize,
+    /// Their bytes, keys included.
+    pub bytes: usize,
+    tally: Tally,
+}
+
+impl Snapshot {
+    /// Returns the counters at `now`, for records that may hold `max_bytes`.
+    #[must_use]
+    pub fn sent(&self, now: Instant, max_bytes: usize) -> Sent {
+        let mean = self.tally.sent.bytes.checked_div(self.tally.sent.records).unwrap_or(0);
+        let share = |bytes: u64| f64::from(u32::try_from(bytes).unwrap_or(u32::MAX));
+        let since = self.tally.last_accepted.map(|at| now.saturating_duration_since(at));
+        Sent {
+            fill: share(mean) / share(max_bytes.max(1) as u64),
+            last_accepted_seconds: since.as_ref().map(Duration::as_secs_f64),
+            ..self.tally.sent.clone()
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Flight {
+    parcels: Vec<Parcel>,
+    suspect: bool,
+    epoch: Epoch,
+    sent: Instant,
+}
+
+/// Decides what is sent when, and what an outcome means.
+#[derive(Debug)]
+pub struct Shipper {
+    limits: config::Ship,
+    rng: Rng,
+    backoff: Backoff,
+    pace: Pace,
+    queue: Queue,
+    shards: Shards,
+    flights: BTreeMap<FlightId, Flight>,
+    next_id: u64,
+    others_turn: bool,
+    held_records: usize,
+    held_bytes: usize,
+    tally: Tally,
+}
+
+impl Shipper {
+    /// Returns a shipper that holds nothing. The same `rng` and inputs give the same calls.
+    #[must_use]
+    pub fn new(limits: config::Ship, rng: Rng) -> Self {
+        let backoff = Backoff::new(limits.backoff_max);
+        Self {
+            pace: Pace::new(&limits),
+            limits,
+            rng,
+            backoff,
+            queue: Queue::default(),
+            shards: Shards::new(backoff),
+            flights: BTreeMap::new(),
+            next_id: 0,
+            others_turn: false,
+            held_records: 0,
+            held_bytes: 0,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Takes a record in. Allowed past [`Shipper::room`], but then memory is bounded by the caller.
+    pub fn push(&mut self, now: Instant, record: Record) {
+        self.held_records = self.held_records.saturating_add(1);
+        self.held_bytes = self.held_bytes.saturating_add(record.size());
+        self.queue.push(now, record);
+    }
+
+    /// Returns how many more records may be pushed: two windows of full calls are held, by number and by
+    /// bytes; where only bytes are short, the answer is 0.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        let windows = self.limits.in_flight.max(1).saturating_mul(WINDOWS_HELD);
+        let bytes = self.limits.request_bytes.saturating_mul(windows);
+        let records = self.limits.request_records.saturating_mul(windows);
+        if self.held_bytes < bytes { records.saturating_sub(self.held_records) } else { 0 }
+    }
+
+    /// Returns true where every record pushed has its receipt.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.held_records == 0
+    }
+
+    /// Returns what is wrong just now, in one sentence without a time in it.
+    #[must_use]
+    pub fn problem(&self) -> Option<&str> {
+        self.pace.problem()
+    }
+
+    /// Returns what the shipper says of itself.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let mut tally = self.tally.clone();
+        tally.sent.in_flight = self.flights.len() as u64;
+        tally.sent.window = self.pace.places() as u64;
+        Snapshot {
+            problem: self.problem().map(str::to_owned),
+            records: self.held_records,
+            bytes: self.held_bytes,
+            tally,
+        }
+    }
+
+    /// Returns the next call to make, if one may go out now. Ask until `None`.
+    pub fn next_request(&mut self, now: Instant) -> Option<Request> {
+        if self.pace.opens_at(now, self.flights.len())? > now {
+            return None;
+        }
+        self.queue.admit_due(now);
+        let (parcels, suspect) = self.pick(now)?;
+        let id = FlightId(self.next_id);
+        self.next_id = self.next_id.wrapping_add(1);
+        self.tally.sent.calls = self.tally.sent.calls.saturating_add(1);
+        let entries = parcels.iter().map(entry).collect();
+        let flight = Flight { parcels, suspect, epoch: self.pace.epoch(), sent: now };
+        self.flights.insert(id, flight);
+        Some(Request { id, entries })
+    }
+
+    /// Returns when to ask for the next call should nothing else happen; `None` where only an
+    /// outcome or a new record can bring one.
+    #[must_use]
+    pub fn next_wakeup(&self, now: Instant) -> Option<Instant> {
+        let opens = self.pace.opens_at(now, self.flights.len())?;
+        let suspects = self.queue.has_suspects().then_some(now);
+        let ready = self.ready_at(now);
+        let wanted = suspects.into_iter().chain(ready).chain(self.queue.next_due()).min()?;
+        Some(wanted.max(opens))
+    }
+
+    /// Takes in what became of a call, and adds the receipts that follow from it. The outcome of a call
+    /// that is not in flight is left out of account.
+    pub fn on_outcome(
+        &mut self,
+        now: Instant,
+        id: FlightId,
+        outcome: Outcome,
+        receipts: &mut Vec<Receipt>,
+    ) {
+        let Some(flight) = self.flights.remove(&id) else { return };
+        match outcome {
+            Outcome::Answered(outcomes) if outcomes.len() == flight.parcels.len() => {
+                self.on_answer(now, flight, outcomes, receipts);
+            }
+            Outcome::Answered(outcomes) => {
+                let (got, sent) = (outcomes.len(), flight.parcels.len());
+                let message = format!("an answer for {got} records to a call of {sent}");
+                self.on_failure(now, flight, Failure::Unknown, &message);
+            }
+            Outcome::Refused { message } => self.on_refusal(now, flight, &message, receipts),
+            Outcome::Throttled { message } => {
+                self.on_failure(now, flight, Failure::Throttled, &message);
+            }
+            Outcome::Unavailable { trouble, message } => {
+                self.on_failure(now, flight, Failure::Unavailable(trouble), &message);
+            }
+            Outcome::Unknown { message } => {
+                self.on_failure(now, flight, Failure::Unknown, &message);
+            }
+        }
+    }
+
+    /// Returns when the ready records may fill a call: at once where nothing is in flight or half a
+    /// call is ready, else when the first has waited for company.
+    fn ready_at(&self, now: Instant) -> Option<Instant> {
+        let (records, bytes, since) = self.queue.ready()?;
+        let enough =
+            records >= self.limits.request_records / 2 || bytes >= self.limits.request_bytes / 2;
+        if enough || self.flights.is_empty() {
+            return Some(now);
+        }
+        Some(since.checked_add(LINGER).unwrap_or(now).max(now))
+    }
+
+    /// Suspects and the others go by turns, so that neither holds the other up.
+    fn pick(&mut self, now: Instant) -> Option<(Vec<Parcel>, bool)> {
+        let others = self.ready_at(now).is_some_and(|at| at <= now);
+        if others && (self.others_turn || !self.queue.has_suspects()) {
+            self.others_turn = false;
+            let parcels = self.fill(now);
+            if !parcels.is_empty() {
+                return Some((parcels, false));
+            }
+        }
+        self.others_turn = true;
+        self.queue.take_suspects().map(|parcels| (parcels, true))
+    }
+
+    /// Fills a call, oldest first; keys whose shard takes no more are kept back. A record over the
+    /// limit of bytes goes alone.
+    fn fill(&mut self, now: Instant) -> Vec<Parcel> {
+        let ready = self.queue.ready().map_or(0, |(records, _, _)| records);
+        let mut parcels = Vec::with_capacity(ready.min(self.limits.request_records));
+        let mut bytes = 0_usize;
+        while let Some(size) = self.queue.next_size() {
+            let full = parcels.len() >= self.limits.request_records
+                || bytes.saturating_add(size) > self.limits.request_bytes;
+            if full && !parcels.is_empty() {
+                break;
+            }
+            let Some(parcel) = self.queue.take() else { break };
+            if let Some(until) = self.kept_back_until(&parcel.record, now) {
+                self.queue.delay(parcel, until);
+            } else {
+                bytes = bytes.saturating_add(size);
+                parcels.push(parcel);
+            }
+        }
+        parcels
+    }
+
+    fn kept_back_until(&self, record: &Record, now: Instant) -> Option<Instant> {
+        if record.ordered { self.shards.closed_until(&record.partition_key, now) } else { None }
+    }
+
+    fn on_answer(
+        &mut self,
+        now: Instant,
+        flight: Flight,
+        outcomes: Vec<EntryOutcome>,
+        receipts: &mut Vec<Receipt>,
+    ) {
+        let entries = outcomes.len();
+        let (mut accepted, mut throttled) = (0_usize, 0_usize);
+        for (parcel, outcome) in flight.parcels.into_iter().zip(outcomes) {
+            match outcome {
+                EntryOutcome::Accepted { shard } => {
+                    accepted = accepted.saturating_add(1);
+                    self.accept(now, parcel, &shard, flight.sent, receipts);
+                }
+                EntryOutcome::Failed { message } => self.retry(now, parcel, &message),
+                EntryOutcome::Poison { message } => {
+                    self.poison(now, parcel.record, message, receipts);
+                }
+                EntryOutcome::Throttled { shard } => {
+                    throttled = throttled.saturating_add(1);
+                    self.throttle(now, parcel, shard, flight.sent);
+                }
+            }
+        }
+        if accepted > 0 {
+            self.pace.on_progress(flight.epoch, throttled, entries);
+        } else {
+            let words = self.tally.sent.last_error.as_deref().unwrap_or_default();
+            self.pace.on_fruitless(now, flight.epoch, words, &mut self.rng);
+        }
+    }
+
+    fn accept(
+        &mut self,
+        now: Instant,
+        parcel: Parcel,
+        shard: &Arc<str>,
+        sent: Instant,
+        receipts: &mut Vec<Receipt>,
+    ) {
+        let record = parcel.record;
+        self.tally.on_accepted(now, &record);
+        self.shards.on_accepted(shard, sent);
+        if record.ordered {
+            self.shards.learn(&record.partition_key, shard);
+        }
+        self.settle(now, &record);
+        receipts.push(Receipt::Accepted(record));
+    }
+
+    fn retry(&mut self, now: Instant, mut parcel: Parcel, message: &str) {
+        self.tally.sent.records_failed = self.tally.sent.records_failed.saturating_add(1);
+        self.tally.note_error(message);
+        parcel.failures = parcel.failures.saturating_add(1);
+        let pause = self.backoff.jittered(parcel.failures, &mut self.rng);
+        self.queue.delay(parcel, now.checked_add(pause).unwrap_or(now));
+    }
+
+    /// An ordered record waits for its shard, and for its own backoff, so that the records of a
+    /// shard that is open again do not all come in one call; another one leaves the shard.
+    fn throttle(
+        &mut self,
+        now: Instant,
+        mut parcel: Parcel,
+        shard: Option<Arc<str>>,
+        sent: Instant,
+    ) {
+        self.tally.sent.records_throttled = self.tally.sent.records_throttled.saturating_add(1);
+        self.tally.note_error("records were refused for throughput");
+        parcel.failures = parcel.failures.saturating_add(1);
+        let pause = self.backoff.jittered(parcel.failures, &mut self.rng);
+        let mut until = now.checked_add(pause).unwrap_or(now);
+        if parcel.record.ordered {
+            let key = &parcel.record.partition_key;
+            if let Some(shard) = &shard {
+                self.shards.learn(key, shard);
+            }
+            if let Some(shard) = shard.or_else(|| self.shards.home(key).cloned()) {
+                until = until.max(self.shards.on_throttled(now, &shard, sent, &mut self.rng));
+            }
+        } else {
+            self.give_fresh_key(&mut parcel.record);
+        }
+        self.queue.delay(parcel, until);
+    }
+
+    /// A fresh key is never longer than the one before: the record stays within its limits.
+    fn give_fresh_key(&mut self, record: &mut Record) {
+        let mut key = format!("{:032x}", self.rng.u128(..));
+        key.truncate(record.partition_key.len().min(RANDOM_KEY_DIGITS));
+        let saved = record.partition_key.len().saturating_sub(key.len());
+        self.held_bytes = self.held_bytes.saturating_sub(saved);
+        record.partition_key = Arc::from(key);
+    }
+
+    fn on_refusal(
+        &mut self,
+        now: Instant,
+        mut flight: Flight,
+        message: &str,
+        receipts: &mut Vec<Receipt>,
+    ) {
+        self.tally.on_failed_call(message);
+        self.pace.on_fruitless(now, flight.epoch, message, &mut self.rng);
+        let half = flight.parcels.len().div_ceil(2);
+        let second = flight.parcels.split_off(half);
+        if !second.is_empty() {
+            self.queue.suspect_next(second);
+            self.queue.suspect_next(flight.parcels);
+            return;
+        }
+        for mut parcel in flight.parcels {
+            parcel.lone_refusals = parcel.lone_refusals.saturating_add(1);
+            if self.pace.doubts_the_stream() && parcel.lone_refusals < LONE_REFUSALS_MAX {
+                self.queue.suspect_last(vec![parcel]);
+            } else {
+                self.poison(now, parcel.record, message.to_owned(), receipts);
+            }
+        }
+    }
+
+    fn on_failure(&mut self, now: Instant, flight: Flight, failure: Failure, message: &str) {
+        self.tally.on_failed_call(message);
+        self.pace.on_failure(now, flight.epoch, failure, message, &mut self.rng);
+        if flight.suspect {
+            self.queue.suspect_next(flight.parcels);
+        } else {
+            self.queue.restore(flight.parcels.into_iter());
+        }
+    }
+
+    fn poison(
+        &mut self,
+        now: Instant,
+        record: Record,
+        message: String,
+        receipts: &mut Vec<Receipt>,
+    ) {
+        let dead = self.tally.sent.records_dead_lettered.saturating_add(1);
+        self.tally.sent.records_dead_lettered = dead;
+        self.tally.note_error(&message);
+        self.settle(now, &record);
+        receipts.push(Receipt::Poisoned(record, message));
+    }
+
+    fn settle(&mut self, now: Instant, record: &Record) {
+        self.held_records = self.held_records.saturating_sub(1);
+        self.held_bytes = self.held_bytes.saturating_sub(record.size());
+        if record.ordered {
+            self.queue.settle(now, &record.partition_key);
+        }
+    }
+}
+
+fn entry(parcel: &Parcel) -> Entry {
+    Entry {
+        partition_key: Arc::clone(&parcel.record.partition_key),
+        data: parcel.record.data.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,285 @@
+//! The whole road through the SDK, against a socket that answers what it is told.
+
+use std::time::Instant;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+
+/// What the socket does with a request.
+enum Reply {
+    Json(u16, &'static str),
+    CutAfterReading,
+    CutInTheAnswer,
+    Never,
+}
+
+/// Answers one connection after another, each with the next reply; returns the endpoint's address
+/// and what was asked.
+async fn endpoint(replies: Vec<Reply>) -> (String, tokio::task::JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let task = tokio::spawn(async move {
+        let mut asked = Vec::new();
+        for reply in replies {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            asked.push(request(&mut socket).await);
+            match reply {
+                Reply::Json(status, body) => answer(&mut socket, status, body, body.len()).await,
+                Reply::CutAfterReading => {}
+                Reply::CutInTheAnswer => answer(&mut socket, 200, "{\"Fai", 500).await,
+                Reply::Never => std::future::pending().await,
+            }
+        }
+        asked
+    });
+    (url, task)
+}
+
+async fn request(socket: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    loop {
+        let mut buffer = [0; 4096];
+        let count = socket.read(&mut buffer).await.unwrap();
+        bytes.extend_from_slice(&buffer[..count]);
+        let text = String::from_utf8_lossy(&bytes).to_lowercase();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        if count == 0 || body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
+            return String::from_utf8_lossy(&bytes).into_owned();
+        }
+    }
+}
+
+async fn answer(socket: &mut TcpStream, status: u16, body: &str, length: usize) {
+    let head = format!(
+        "HTTP/1.1 {status} x\r\ncontent-type: application/x-amz-json-1.1\r\n\
+         content-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    socket.shutdown().await.unwrap();
+}
+
+async fn connect(url: &str, timeout: Duration) -> Kinesis {
+    let aws = config::Aws {
+        region: Some("eu-west-1".to_owned()),
+        endpoint_url: Some(url.to_owned()),
+        ..config::Aws::default()
+    };
+    Kinesis::connect(&aws, "logs", timeout).await
+}
+
+fn entries(data: &[&'static str]) -> Vec<Entry> {
+    let entry = |data: &&'static str| Entry {
+        partition_key: Arc::from("key"),
+        data: Bytes::from_static(data.as_bytes()),
+    };
+    data.iter().map(entry).collect()
+}
+
+async fn put(reply: Reply) -> Outcome {
+    let (url, task) = endpoint(vec![reply]).await;
+    let kinesis = connect(&url, Duration::from_secs(20)).await;
+    let outcome = kinesis.put_records(entries(&["one", "two"])).await;
+    task.abort();
+    outcome
+}
+
+async fn put_answered(status: u16, body: &'static str) -> Outcome {
+    put(Reply::Json(status, body)).await
+}
+
+#[tokio::test]
+async fn an_answer_is_read_entry_by_entry() {
+    let body = r#"{"FailedRecordCount":2,"Records":[
+        {"SequenceNumber":"1","ShardId":"shardId-000000000003","ErrorCode":null},
+        {"ErrorCode":"ProvisionedThroughputExceededException",
+         "ErrorMessage":"Rate exceeded for shard shardId-000000000001 in stream logs under account 1."},
+        {"ErrorCode":"InternalFailure","ErrorMessage":"Internal Service Failure"}]}"#;
+    let (url, task) = endpoint(vec![Reply::Json(200, body)]).await;
+    let kinesis = connect(&url, Duration::from_secs(20)).await;
+    let outcome = kinesis.put_records(entries(&["one", "two", "three"])).await;
+    let message = "InternalFailure: Internal Service Failure".to_owned();
+    let expected = vec![
+        EntryOutcome::Accepted { shard: Arc::from("shardId-000000000003") },
+        EntryOutcome::Throttled { shard: Some(Arc::from("shardId-000000000001")) },
+        EntryOutcome::Failed { message },
+    ];
+    assert_eq!(outcome, Outcome::Answered(expected));
+    let asked = task.await.unwrap().remove(0);
+    assert!(asked.contains("Kinesis_20131202.PutRecords"), "{asked}");
+    assert!(asked.contains(r#""StreamName":"logs""#), "{asked}");
+    assert!(asked.contains("b25l"), "one, in base64: {asked}");
+}
+
+#[tokio::test]
+async fn errors_of_a_call_have_their_meaning() {
+    let body = r#"{"__type":"com.amazonaws.kinesis#AccessDeniedException","Message":"no"}"#;
+    let message = "AccessDeniedException: no (HTTP 400)".to_owned();
+    let expected = Outcome::Unavailable { trouble: Trouble::Access, message };
+    assert_eq!(put_answered(400, body).await, expected);
+
+    let body = r#"{"__type":"ExpiredTokenException","message":"expired"}"#;
+    let outcome = put_answered(400, body).await;
+    let trouble = Trouble::Credentials;
+    assert!(matches!(outcome, Outcome::Unavailable { trouble: t, .. } if t == trouble));
+
+    let body = r#"{"__type":"ValidationException","message":"too large"}"#;
+    let message = "ValidationException: too large (HTTP 400)".to_owned();
+    assert_eq!(put_answered(400, body).await, Outcome::Refused { message });
+
+    let body = r#"{"__type":"KMSThrottlingException","message":"slow"}"#;
+    let message = "KMSThrottlingException: slow (HTTP 400)".to_owned();
+    assert_eq!(put_answered(400, body).await, Outcome::Throttled { message });
+
+    let body = r#"{"__type":"InternalFailureException","message":"oops"}"#;
+    assert!(matches!(put_answered(500, body).await, Outcome::Unknown { .. }));
+}
+
+#[tokio::test]
+async fn answers_of_proxies_have_their_meaning() {
+    assert!(matches!(put_answered(413, "<html>").await, Outcome::Refused { .. }));
+    assert!(matches!(put_answered(503, "<html>").await, Outcome::Unknown { .. }));
+    assert!(matches!(put_answered(200, "<html>").await, Outcome::Unknown { .. }));
+}
+
+#[tokio::test]
+async fn an_empty_answer_tells_of_no_entry() {
+    assert_eq!(put_answered(200, "").await, Outcome::Answered(Vec::new()));
+}
+
+#[tokio::test]
+async fn no_answer_is_unknown() {
+    assert!(matches!(put(Reply::CutAfterReading).await, Outcome::Unknown { .. }));
+    assert!(matches!(put(Reply::CutInTheAnswer).await, Outcome::Unknown { .. }));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let kinesis = connect(&url, Duration::from_secs(20)).await;
+    let outcome = kinesis.put_records(entries(&["one"])).await;
+    let Outcome::Unknown { message } = outcome else { panic!("{outcome:?}") };
+    assert!(message.to_lowercase().contains("connection refused"), "{message}");
+}
+
+#[tokio::test]
+async fn a_call_ends_with_its_timeout() {
+    let (url, task) = endpoint(vec![Reply::Never]).await;
+    let kinesis = connect(&url, Duration::from_millis(200)).await;
+    let outcome = kinesis.put_records(entries(&["one"])).await;
+    assert_eq!(outcome, Outcome::Unknown { message: "timed out".to_owned() });
+    task.abort();
+}
+
+#[tokio::test]
+async fn refused_credentials_are_read_again_before_the_next_call() {
+    let refused = r#"{"__type":"UnrecognizedClientException","message":"token invalid"}"#;
+    let accepted = r#"{"Records":[{"SequenceNumber":"1","ShardId":"shardId-000000000000"}]}"#;
+    let (url, task) = endpoint(vec![Reply::Json(400, refused), Reply::Json(200, accepted)]).await;
+    let kinesis = connect(&url, Duration::from_secs(20)).await;
+    let outcome = kinesis.put_records(entries(&["one"])).await;
+    assert!(matches!(outcome, Outcome::Unavailable { trouble: Trouble::Credentials, .. }));
+    let outcome = kinesis.put_records(entries(&["one"])).await;
+    assert!(matches!(outcome, Outcome::Answered(_)), "{outcome:?}");
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_describes_itself_and_an_older_endpoint_may_leave_things_out() {
+    let body = r#"{"StreamDescriptionSummary":{"StreamName":"logs",
+        "StreamARN":"arn:aws:kinesis:eu-west-1:1:stream/logs","StreamStatus":"ACTIVE",
+        "RetentionPeriodHours":24,"StreamCreationTimestamp":1700000000,"EnhancedMonitoring":[],
+        "EncryptionType":"NONE","OpenShardCount":4}}"#;
+    let (url, task) = endpoint(vec![Reply::Json(200, body)]).await;
+    let stream = connect(&url, Duration::from_secs(20)).await.describe().await.unwrap();
+    assert_eq!(stream.status, "ACTIVE");
+    assert_eq!(stream.open_shards, Some(4));
+    assert_eq!((stream.mode, stream.max_record_kib, stream.distribution), (None, None, None));
+    task.abort();
+
+    let body = r#"{"__type":"ResourceNotFoundException","message":"Stream logs not found"}"#;
+    let (url, task) = endpoint(vec![Reply::Json(400, body)]).await;
+    let kinesis = connect(&url, Duration::from_secs(20)).await;
+    let (trouble, message) = kinesis.describe().await.unwrap_err();
+    assert_eq!(trouble, Some(Trouble::Missing));
+    assert_eq!(message, "ResourceNotFoundException: Stream logs not found (HTTP 400)");
+    task.abort();
+}
+
+#[tokio::test]
+async fn empty_pages_are_walked_through() {
+    let iterator = r#"{"ShardIterator":"i1"}"#;
+    let empty = r#"{"Records":[],"NextShardIterator":"i2","MillisBehindLatest":5000}"#;
+    let full = r#"{"Records":[{"SequenceNumber":"7","Data":"b25l","PartitionKey":"k"}],
+        "NextShardIterator":"i3","MillisBehindLatest":0}"#;
+    let replies = [iterator, empty, full].map(|body| Reply::Json(200, body)).into();
+    let (url, task) = endpoint(replies).await;
+    let kinesis = connect(&url, Duration::from_secs(20)).await;
+    let page = kinesis.records("shardId-000000000000", Some("6")).await.unwrap();
+    let record = Fetched {
+        partition_key: "k".to_owned(),
+        data: Bytes::from_static(b"one"),
+        sequence_number: "7".to_owned(),
+    };
+    assert_eq!(page, Page { records: vec![record], caught_up: false, last: Some("7".to_owned()) });
+    let asked = task.await.unwrap();
+    assert!(asked[0].contains("AFTER_SEQUENCE_NUMBER"), "{}", asked[0]);
+    assert!(asked[2].contains(r#""ShardIterator":"i2""#), "{}", asked[2]);
+}
+
+#[test]
+fn the_bytes_of_a_record_are_shared_with_the_sdk() {
+    let data = Bytes::from(vec![7; 100]);
+    let blob = shared_blob(data.clone());
+    assert_eq!(blob.as_ref().as_ptr(), data.as_ptr());
+}
+
+#[test]
+fn a_stream_is_named_by_name_or_by_arn() {
+    let arn = "arn:aws:kinesis:eu-central-1:123456789012:stream/logs";
+    assert_eq!(Name::new(arn).region(), Some("eu-central-1"));
+    assert_eq!(Name::new(arn).name, None);
+    assert_eq!(Name::new("logs").name.as_deref(), Some("logs"));
+    assert_eq!(Name::new("logs").region(), None);
+}
+
+/// An embedded endpoint: another implementation of the protocol than the socket above.
+#[cfg(feature = "demo")]
+#[tokio::test]
+async fn what_is_put_is_read_back_from_a_whole_endpoint() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let options = ferrokinesis::store::StoreOptions { create_stream_ms: 1, ..Default::default() };
+    let (app, _store) = ferrokinesis::create_app(options);
+    let server = tokio::spawn(async move { axum::serve(listener, app).await });
+    let kinesis = connect(&url, Duration::from_secs(20)).await;
+    let missing = kinesis.put_records(entries(&["one"])).await;
+    assert!(matches!(missing, Outcome::Unavailable { trouble: Trouble::Missing, .. }));
+
+    kinesis.create_stream(3).await.unwrap();
+    kinesis.wait_active(Instant::now() + Duration::from_secs(20)).await.unwrap();
+    let again = kinesis.create_stream(3).await.unwrap_err();
+    assert!(again.to_string().starts_with("CreateStream of stream logs: ResourceInUse"), "{again}");
+    let shards = kinesis.shards().await.unwrap();
+    assert_eq!(shards.len(), 3);
+
+    let Outcome::Answered(outcomes) = kinesis.put_records(entries(&["one", "two"])).await else {
+        panic!("not answered");
+    };
+    let EntryOutcome::Accepted { shard: home } = &outcomes[0] else { panic!("{outcomes:?}") };
+    for shard in &shards {
+        let mut read = Vec::new();
+        let mut last = None;
+        loop {
+            let page = kinesis.records(shard, last.as_deref()).await.unwrap();
+            read.extend(page.records.into_iter().map(|record| record.data));
+            last = page.last;
+            if page.caught_up {
+                break;
+            }
+        }
+        let expected: &[&str] = if **shard == **home { &["one", "two"] } else { &[] };
+        assert_eq!(read, expected);
+    }
+    server.abort();
+}
