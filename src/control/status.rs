@@ -26,6 +26,19 @@ pub struct Status {
     pub flows: Vec<FlowStatus>,
 }
 
+impl Status {
+    /// Returns everything that is wrong just now, in words, with the flow it concerns.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let checkpoint =
+            self.checkpoint_error.iter().map(|error| format!("positions are not saved: {error}"));
+        let flows = self.flows.iter().flat_map(|flow| {
+            flow.problems.iter().map(|problem| format!("{}: {problem}", flow.name))
+        });
+        checkpoint.chain(flows).collect()
+    }
+}
+
 /// One flow.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 pub struct FlowStatus {
