@@ -1,8 +1,8 @@
 //! The fault-injecting endpoint: a Kinesis-speaking server on a real socket that does what a
 //! [`Script`] says and keeps a [`Log`] of what it stored.
 //!
-//! Invariant: what the log holds as stored is what a consumer of the stream would read. Everything a
-//! test claims about loss, order and duplicates is claimed of this log.
+//! Invariant: what the log holds as stored is what a consumer of the stream would read. Everything
+//! a test claims about loss, order and duplicates is claimed of this log.
 //!
 //! ```text
 //!  client ──TCP──▶ serve ──▶ http ──▶ protocol ──▶ shards ──▶ log ──▶ wait_until, log()
@@ -107,12 +107,6 @@ struct State {
     log: Log,
     connections: BTreeMap<u64, TcpStream>,
     next_connection: u64,
-}
-
-impl State {
-    fn is_listening(&self) -> bool {
-        self.listening.is_some()
-    }
 }
 
 impl Shared {
@@ -220,7 +214,7 @@ impl FaultEndpoint {
         };
         self.address = listener.local_addr().unwrap();
         let mut state = self.shared.lock();
-        assert!(!state.is_listening(), "the endpoint listens already");
+        assert!(state.listening.is_none(), "the endpoint listens already");
         state.listen_epoch += 1;
         let epoch = state.listen_epoch;
         state.listening = Some(epoch);

@@ -1,8 +1,8 @@
 //! The seeded generator of log directories: the same seed gives the same bytes.
 //!
-//! Files are access logs, JSON lines, syslog, stack traces and a mixture; all of them hold what real
-//! logs hold now and then: lines of one byte and of 100 KB, empty lines, CRLF, NUL, invalid UTF-8; every
-//! third file ends without a newline.
+//! Files are access logs, JSON lines, syslog, stack traces and a mixture; all of them hold what
+//! real logs hold now and then: lines of one byte and of 100 KB, empty lines, CRLF, NUL, invalid
+//! UTF-8; every third file ends without a newline.
 //!
 //! Invariant: no two files begin alike (the first line names the file), so that a
 //! [`Reassembler`](super::reassembler::Reassembler) can tell them apart.
@@ -17,6 +17,8 @@ const BLOCK: usize = 1024 * 1024;
 const LINE_MAX: usize = 100 * 1000;
 /// How much random text is drawn once; lines take slices of it.
 const POOL: usize = 256 * 1024;
+/// The longest such slice.
+const SLICE_MAX: usize = 2_000;
 
 /// A file that was generated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,7 +196,12 @@ impl Lines<'_> {
 
     /// Adds a random text of at least `from` and less than `to` bytes.
     fn text(&mut self, block: &mut Vec<u8>, from: usize, to: usize) {
-        let length = self.draws.usize(from..to);
-        block.extend_from_slice(self.pool.slice(&mut self.draws, length));
+        let mut length = self.draws.usize(from..to);
+        while length > 0 {
+            // Long texts are put together from short slices: one long slice could come twice.
+            let piece = length.min(SLICE_MAX);
+            block.extend_from_slice(self.pool.slice(&mut self.draws, piece));
+            length -= piece;
+        }
     }
 }

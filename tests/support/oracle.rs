@@ -15,12 +15,13 @@ pub mod report;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use memchr::memmem;
 pub use report::{Allowance, Report};
 use serde::de::IgnoredAny;
 
-use super::endpoint::Accepted;
+use super::endpoint::{Accepted, FaultEndpoint};
 
 /// The longest text of a wild line.
 const WILD_MAX: usize = 20_000;
@@ -129,6 +130,33 @@ impl Oracle {
             judge.record(&record.data);
         }
         judge.finish()
+    }
+
+    /// Waits until every line minted by now has arrived at the endpoint, and judges all that did.
+    /// Where the deadline passes first, the report says what is missing.
+    #[must_use]
+    pub fn wait_for_all(
+        &self,
+        endpoint: &FaultEndpoint,
+        layout: &Layout,
+        order: Order,
+        deadline: Duration,
+    ) -> Report {
+        let lines = self.lines();
+        let mut judge = self.judge(layout.clone(), order);
+        let mut judged = 0;
+        let waited = endpoint.wait_until("every line arrived", deadline, |log| {
+            for record in &log.records[judged..] {
+                judge.record(&record.data);
+            }
+            judged = log.records.len();
+            judge.report.arrived >= lines
+        });
+        let report = judge.finish();
+        if let Err(timed_out) = waited {
+            eprintln!("{timed_out:?}");
+        }
+        report
     }
 
     /// Begins to judge records that come one by one. Lines minted until

@@ -1,8 +1,8 @@
 //! The reassembler: puts records together by key and compares them with the source files as they
 //! come, holding nothing but offsets.
 //!
-//! For flows whose records are exact slices of one file each (`format: lines`, `partition_key: file`).
-//! Which file a key stands for is told by its first record.
+//! For flows whose records are exact slices of one file each (`format: lines`, `partition_key:
+//! file`). Which file a key stands for is told by its first record.
 //!
 //! Invariant: a file counts as complete only where every byte of it came, in order, at the place
 //! where it stands; bytes that come again are counted, never compared away.

@@ -1,4 +1,5 @@
-//! Writers of log files: threads that append an oracle's lines at a rate, and rotate as logrotate does.
+//! Writers of log files: threads that append an oracle's lines at a rate, and rotate as logrotate
+//! does.
 //!
 //! Invariant: a line counts as written exactly when all of it is in the file; a rotation happens
 //! between two lines, by the writing thread itself, so that no test has to guess at a race.

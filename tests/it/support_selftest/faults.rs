@@ -6,6 +6,7 @@ use super::raw::{Seen, post, put, put_body};
 use crate::support::endpoint::{
     CallFault, Delivery, EntryFault, EntryOutcome, FaultEndpoint, Options, Script, Throttle, shards,
 };
+use crate::support::oracle::{Layout, Oracle, Order, Shape};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -234,6 +235,36 @@ fn a_slow_answer_comes_late() {
     assert_eq!(endpoint.requests()[0].answer, Delivery::Pending);
     assert_eq!(waiting.join().unwrap(), 200);
     assert!(begun.elapsed() >= delay);
+}
+
+/// A body that is read slowly takes its time.
+#[test]
+fn a_slow_reader_takes_its_time() {
+    let endpoint = FaultEndpoint::start(Script::healthy().read_rate(20_000));
+    let begun = std::time::Instant::now();
+    put(endpoint.address(), &[("k", &[7; 3_000])]).json();
+    assert!(begun.elapsed() >= Duration::from_millis(150));
+}
+
+/// The oracle waits at an endpoint for what is still on its way, and tells what never came.
+#[test]
+fn the_oracle_waits_for_lines_on_their_way() {
+    let endpoint = FaultEndpoint::start(Script::healthy());
+    let oracle = Oracle::new(11, Shape::Plain);
+    let mut minter = oracle.minter();
+    let lines = (0..20).map(|_| minter.next_line()).collect::<Vec<_>>();
+    let address = endpoint.address();
+    let sender = std::thread::spawn(move || {
+        for line in lines {
+            put(address, &[("k", &line)]).json();
+        }
+    });
+    let wait =
+        |deadline| oracle.wait_for_all(&endpoint, &Layout::Slices, Order::WithinFile, deadline);
+    wait(DEADLINE).assert_exactly_once();
+    sender.join().unwrap();
+    minter.next_line();
+    assert_eq!(wait(Duration::from_millis(20)).missing.count, 1);
 }
 
 /// A condition that never comes true ends at its deadline and says how things stand.

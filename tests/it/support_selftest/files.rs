@@ -37,8 +37,8 @@ fn generated_files_follow_from_the_seed() {
     }
 }
 
-/// The hard cases are in it: no newline at the end, CRLF, empty lines, NUL, invalid UTF-8, one byte,
-/// and lines far longer than a record should be.
+/// The hard cases are in it: no newline at the end, CRLF, empty lines, NUL, invalid UTF-8, one
+/// byte, and lines far longer than a record should be.
 #[test]
 fn generated_files_hold_the_hard_cases() {
     let (_dir, files) = logs(5);

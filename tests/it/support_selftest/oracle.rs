@@ -1,4 +1,5 @@
-//! The oracle against liars: every way to lose, double, tear, change, invent or swap a line is caught.
+//! The oracle against liars: every way to lose, double, tear, change, invent or swap a line is
+//! caught.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -72,7 +73,8 @@ fn what_arrives_as_written_passes() {
     }
 }
 
-/// A line that holds the delimiter counts where it comes alone, and not where it comes among others.
+/// A line that holds the delimiter counts where it comes alone, and not where it comes among
+/// others.
 #[test]
 fn a_line_that_holds_the_delimiter_must_come_alone() {
     let layout = Layout::Delimited(b"#-#".to_vec());

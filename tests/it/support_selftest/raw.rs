@@ -93,7 +93,10 @@ fn whole(came: &[u8]) -> Option<Seen> {
 
 /// Returns the body of a `PutRecords` call.
 pub(super) fn put_body(records: &[(&str, &[u8])]) -> Vec<u8> {
-    let entry = |(key, data): &(&str, &[u8])| json!({ "PartitionKey": key, "Data": base64_simd::STANDARD.encode_to_string(data) });
+    let entry = |(key, data): &(&str, &[u8])| {
+        let data = base64_simd::STANDARD.encode_to_string(data);
+        json!({ "PartitionKey": key, "Data": data })
+    };
     let records = records.iter().map(entry).collect::<Vec<_>>();
     json!({ "StreamName": "web", "Records": records }).to_string().into_bytes()
 }

@@ -1,8 +1,9 @@
 //! A fault endpoint by hand, for measurements with the release binary:
 //! `fault-endpoint [--shards N] [--verify DIR] [--faults SEED]`.
 //!
-//! Prints its URL first. Reads orders from stdin: `heal`, `faults SEED`, `black-hole`, `summary`; at
-//! the end of stdin it prints the summary as JSON and ends, 1 where the files did not come whole.
+//! Prints its URL first. Reads orders from stdin: `heal`, `faults SEED`, `black-hole`, `summary`;
+//! at the end of stdin it prints the summary as JSON and ends, 1 where the files did not come
+//! whole.
 
 #![allow(
     clippy::unwrap_used,

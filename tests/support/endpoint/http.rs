@@ -57,8 +57,9 @@ impl Answer {
         let reason = if self.status == 200 { "OK" } else { "Error" };
         let mut head = format!(
             "HTTP/1.1 {} {reason}\r\nContent-Type: application/x-amz-json-1.1\r\n\
-             Content-Length: {length}\r\nx-amzn-RequestId: {:08x}-0000-4000-8000-{request:012x}\r\n",
-            self.status, 0x6b69_6e65_u32,
+             Content-Length: {length}\r\n\
+             x-amzn-RequestId: 6b696e65-0000-4000-8000-{request:012x}\r\n",
+            self.status,
         );
         if let Some(kind) = self.error {
             head.push_str("x-amzn-ErrorType: ");

@@ -194,6 +194,13 @@ impl Log {
         self.confirmed.extend(entries.iter().map(|entry| entry.hash));
     }
 
+    /// Notes that the client does not know it after all.
+    pub(super) fn retract(&mut self, entries: &[Print]) {
+        for entry in entries {
+            self.confirmed.remove(&entry.hash);
+        }
+    }
+
     /// Forgets what earlier clients knew: after a crash they may send it again.
     pub(super) fn begin_run(&mut self) {
         self.confirmed.clear();

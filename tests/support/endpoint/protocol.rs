@@ -160,8 +160,9 @@ fn refusal(fault: EntryFault, shard: &str, stream: &str) -> Value {
         }
         EntryFault::Throttled => json!({
             "ErrorCode": "ProvisionedThroughputExceededException",
-            "ErrorMessage":
-                format!("Rate exceeded for shard {shard} in stream {stream} under account {ACCOUNT}."),
+            "ErrorMessage": format!(
+                "Rate exceeded for shard {shard} in stream {stream} under account {ACCOUNT}."
+            ),
         }),
     }
 }
@@ -275,7 +276,10 @@ fn stream_name(name: Option<&str>, arn: Option<&str>) -> Result<String, Answer> 
 /// Returns an explicit hash key's number.
 fn explicit_hash(text: &str) -> Result<u128, Answer> {
     text.parse().map_err(|_| {
-        let message = format!("Invalid ExplicitHashKey. ExplicitHashKey must be in the range: [0, 2^128-1]. Specified value was {text}");
+        let message = format!(
+            "Invalid ExplicitHashKey. ExplicitHashKey must be in the range: [0, 2^128-1]. \
+             Specified value was {text}"
+        );
         Answer::error(400, "InvalidArgumentException", &message)
     })
 }

@@ -67,7 +67,8 @@ struct Exchange<'a> {
     connection: &'a mut Connection,
     script: Arc<Script>,
     plan: Plan,
-    epoch: u64,
+    script_epoch: u64,
+    listening: Option<u64>,
     number: u64,
     operation: String,
     delivery: Delivery,
@@ -86,7 +87,7 @@ impl<'a> Exchange<'a> {
         let script = Arc::clone(&state.script);
         let plan = script.plan(number, operation == "PutRecords");
         state.log.request(number).fault = plan.call;
-        let epoch = state.script_epoch;
+        let (script_epoch, listening) = (state.script_epoch, state.listening);
         drop(state);
         shared.changed.notify_all();
         Self {
@@ -94,7 +95,8 @@ impl<'a> Exchange<'a> {
             connection,
             script,
             plan,
-            epoch,
+            script_epoch,
+            listening,
             number,
             operation,
             delivery: Delivery::Lost,
@@ -242,15 +244,18 @@ impl<'a> Exchange<'a> {
     /// Sends the whole answer, and notes what the client knows by it.
     fn answer(&mut self, answer: &Answer) -> io::Result<()> {
         self.shared.lock().log.request(self.number).error = answer.error;
-        // Confirmed before it is written: the client may send its next request before this thread
-        // runs again. A write that fails takes the delivery back, not the confirmation.
         if self.connection.is_abandoned() {
             return Ok(());
         }
+        // Confirmed before it is written: the client may send its next request before this thread
+        // runs again.
         if self.plan.call.is_none() {
             self.shared.lock().log.confirm(&self.stored);
         }
-        self.connection.answer(self.number, answer)?;
+        if let Err(error) = self.connection.answer(self.number, answer) {
+            self.shared.lock().log.retract(&self.stored);
+            return Err(error);
+        }
         let understood = self.plan.call != Some(CallFault::Garbage);
         let says_so = self.plan.call != Some(CallFault::InternalFailureAfterStoring);
         if understood && says_so {
@@ -262,7 +267,9 @@ impl<'a> Exchange<'a> {
     /// Waits until the script changes or the endpoint stops.
     fn vanish(&self) {
         let state = self.shared.lock();
-        let stays = |state: &mut State| state.script_epoch == self.epoch && state.is_listening();
+        let stays = |state: &mut State| {
+            state.script_epoch == self.script_epoch && state.listening == self.listening
+        };
         drop(self.shared.changed.wait_while(state, stays).unwrap());
     }
 
@@ -271,7 +278,7 @@ impl<'a> Exchange<'a> {
         let delay = self.plan.delay.unwrap_or(Duration::ZERO);
         if !delay.is_zero() {
             let state = self.shared.lock();
-            let stays = |state: &mut State| state.is_listening();
+            let stays = |state: &mut State| state.listening == self.listening;
             drop(self.shared.changed.wait_timeout_while(state, delay, stays).unwrap());
         }
     }

@@ -1,7 +1,7 @@
 //! Shards: which one a key belongs to, and how fast each takes records.
 //!
-//! Invariant: the hash ranges of the shards are even, in order and without a gap, as in a stream that
-//! was never resharded.
+//! Invariant: the hash ranges of the shards are even, in order and without a gap, as in a stream
+//! that was never resharded.
 
 use std::time::{Duration, Instant};
 

@@ -146,7 +146,8 @@ impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             formatter,
-            "oracle (seed {}): {} lines written, {} arrived in {} records, {} duplicates ({} bytes)",
+            "oracle (seed {}): {} lines written, {} arrived in {} records, \
+             {} duplicates ({} bytes)",
             self.seed,
             self.written,
             self.arrived,
