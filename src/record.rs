@@ -3,6 +3,9 @@
 //! Invariant: `data` holds exactly the lines of `runs`, in order, in the format of the flow, and
 //! `data.len() + partition_key.len()` is within the stream's record limit.
 
+pub mod json_array;
+pub mod lines;
+
 use std::sync::Arc;
 
 use bytes::Bytes;

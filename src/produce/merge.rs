@@ -1,9 +1,47 @@
 //! Merging: chunks in, well-filled records out, by lines, bytes and age. Pure.
 //!
-//! Invariant: every byte of every chunk stands in exactly one record or one skipped run, in file order within a key.
+//! Invariant: every byte of every chunk stands in exactly one record or one skipped run, in file
+//! order within a key; no record is over the stream's limit when it is emitted.
+//!
+//! ```text
+//!            ┌─ pieces of a line over several chunks ─▶ LongLine ─ whole ─┐
+//!  Chunk ──▶ ┤                                                           ▼
+//!            └─ whole lines ─┬─ line by line ─▶ (Group) ─▶ Keying ─▶ Records::push ──────▶ Record
+//!                            └─ delimiter "\n", one key a file, no groups ─▶ push_block ──▶ Record
+//! ```
+//!
+//! The lower road is the fast one: it looks for one newline a record, and copies only the record
+//! that spans two chunks.
+//!
+//! A line longer than `max_bytes` and within the record limit goes alone. A line over the record
+//! limit goes by `on_oversize`, in pieces that follow each other under one key: the flow's or the
+//! file's, because where keys are found in lines such a line is not looked through.
 
-use crate::position::Run;
-use crate::produce::tail::FileEvent;
+mod fill;
+mod key;
+mod long_line;
+mod multiline;
+mod open;
+#[cfg(test)]
+mod tests;
+mod unit;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use memchr::{memchr, memchr_iter, memrchr};
+
+use self::fill::Records;
+use self::key::{Key, Keying, file_key};
+use self::long_line::LongLine;
+use self::multiline::{Group, Grouping};
+use self::unit::{Layout, Unit};
+use crate::config::Produce;
+use crate::position::{FileKey, Run};
+use crate::produce::tail::{self, Chunk, FileEvent};
 use crate::record::Record;
 
 /// What merging passes on, in order.
@@ -13,6 +51,367 @@ pub enum Output {
     File(FileEvent),
     /// A record to send.
     Record(Record),
-    /// Bytes that a setting asks to leave out (`on_oversize: skip` or `truncate`): settled, counted, not sent.
+    /// Bytes that a setting asks to leave out (`on_oversize: skip` or `truncate`): settled,
+    /// counted, not sent.
     Skipped(Run),
+}
+
+/// The stream's record limit in bytes, partition key included: what every stream takes at first,
+/// more once the stream has told. Shared by those who learn it and those who keep it.
+#[derive(Debug)]
+pub struct RecordLimit {
+    floor: usize,
+    bytes: AtomicUsize,
+}
+
+impl RecordLimit {
+    /// What every stream takes, and the least a stream can be set to (`MaxRecordSizeInKiB` 1024).
+    pub const FLOOR: usize = 1024 * 1024;
+
+    /// The most a stream can be set to (`MaxRecordSizeInKiB` 10240).
+    pub const CEILING: usize = 10 * 1024 * 1024;
+
+    /// Makes a limit that starts at `floor` and never goes below it.
+    #[must_use]
+    pub fn with_floor(floor: usize) -> Self {
+        Self { floor, bytes: AtomicUsize::new(floor) }
+    }
+
+    /// Sets what the stream tells; kept within the floor and [`RecordLimit::CEILING`].
+    pub fn set(&self, bytes: usize) {
+        self.bytes.store(bytes.min(Self::CEILING).max(self.floor), Ordering::Relaxed);
+    }
+
+    /// Returns the limit.
+    #[must_use]
+    pub fn get(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Returns what it never goes below. Lines are merged only up to here, so that no open record
+    /// can become too large should the limit sink; more would save nothing.
+    #[must_use]
+    pub fn floor(&self) -> usize {
+        self.floor
+    }
+}
+
+impl Default for RecordLimit {
+    fn default() -> Self {
+        Self::with_floor(Self::FLOOR)
+    }
+}
+
+/// What is known and held of one file.
+#[derive(Debug)]
+struct File {
+    /// Its partition key, where lines or the flow have no other.
+    key: Arc<str>,
+    /// The line that the last chunk broke off in.
+    long: Option<LongLine>,
+    /// The group that is open.
+    group: Group,
+}
+
+/// Merges the lines of one flow.
+#[derive(Debug)]
+pub struct Merger {
+    host: Arc<str>,
+    keying: Keying,
+    grouping: Option<Grouping>,
+    records: Records,
+    /// Files that are followed. What is held of them in open records needs no entry here.
+    files: BTreeMap<FileKey, File>,
+    /// Bytes of long lines and groups.
+    held: usize,
+    /// The most bytes to hold in all.
+    hold: usize,
+    max_age: Duration,
+}
+
+impl Merger {
+    /// Makes a merger for `flow` on `host`, within `limit`; `rng` draws random partition keys.
+    ///
+    /// It holds at most `tail.buffer` bytes beside the last chunk, in at most twice the memory:
+    /// when more wait for company, the oldest record goes.
+    #[must_use]
+    pub fn new(flow: &Produce, host: &str, limit: Arc<RecordLimit>, rng: fastrand::Rng) -> Self {
+        Self {
+            host: Arc::from(host),
+            keying: Keying::new(&flow.partition_key, host),
+            grouping: flow.multiline.as_ref().map(Grouping::new),
+            records: Records::new(flow, limit, rng),
+            files: BTreeMap::new(),
+            held: 0,
+            hold: flow.tail.buffer,
+            max_age: flow.merge.max_age,
+        }
+    }
+
+    /// Takes in what reading passed on, and appends what is ready to `out`.
+    pub fn on_input(&mut self, input: tail::Output, out: &mut Vec<Output>) {
+        match input {
+            tail::Output::Chunk(chunk) => self.on_chunk(&chunk, out),
+            tail::Output::File(event) => self.on_file(event, out),
+        }
+        if self.max_age.is_zero() {
+            while self.records.emit_oldest(out) {}
+        }
+    }
+
+    /// Emits what has waited long enough at `now`.
+    pub fn on_tick(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let due = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
+        let late: Vec<_> = self
+            .files
+            .iter()
+            .filter(|(_, file)| due(self.group_deadline(file)))
+            .map(|(&key, _)| key)
+            .collect();
+        for key in late {
+            self.with_file(key, out, Self::close_group);
+        }
+        while due(self.record_deadline()) && self.records.emit_oldest(out) {}
+    }
+
+    /// Returns when [`on_tick`](Self::on_tick) next has something to do.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let groups = self.files.values().filter_map(|file| self.group_deadline(file)).min();
+        groups.into_iter().chain(self.record_deadline()).min()
+    }
+
+    /// Emits all that is held: nothing more will come. A line that broke off ends here.
+    pub fn flush(&mut self, out: &mut Vec<Output>) {
+        let files: Vec<_> = self.files.keys().copied().collect();
+        for key in files {
+            self.with_file(key, out, Self::end_file);
+        }
+        while self.records.emit_oldest(out) {}
+    }
+
+    /// Returns the bytes that are held, outside of the chunks they came in.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.records.open.held().saturating_add(self.held)
+    }
+
+    fn group_deadline(&self, file: &File) -> Option<Instant> {
+        self.grouping.as_ref().and_then(|grouping| grouping.deadline(&file.group))
+    }
+
+    fn record_deadline(&self) -> Option<Instant> {
+        self.records.open.oldest().and_then(|oldest| oldest.checked_add(self.max_age))
+    }
+
+    fn on_file(&mut self, event: FileEvent, out: &mut Vec<Output>) {
+        match &event {
+            FileEvent::Opened(opened) => {
+                let key = file_key(&self.host, &opened.origin);
+                let file = File { key, long: None, group: Group::default() };
+                self.files.entry(opened.key).or_insert(file);
+            }
+            FileEvent::Closed { key, .. } => {
+                self.with_file(*key, out, Self::end_file);
+                self.files.remove(key);
+            }
+            FileEvent::Lost { .. } | FileEvent::Moved { .. } | FileEvent::Seen { .. } => {}
+        }
+        out.push(Output::File(event));
+    }
+
+    fn on_chunk(&mut self, chunk: &Chunk, out: &mut Vec<Output>) {
+        let key = chunk.span.file;
+        // Reading tells of a file before its chunks. Should it not, its bytes are not lost.
+        let host = &self.host;
+        self.files.entry(key).or_insert_with(|| File {
+            key: file_key(host, Path::new(&key.to_string())),
+            long: None,
+            group: Group::default(),
+        });
+        self.with_file(key, out, |merger, file, out| {
+            merger.on_lines(file, chunk, out);
+            while merger.is_over(file) && merger.records.emit_oldest(out) {}
+            if merger.is_over(file) {
+                merger.release(file, out);
+            }
+        });
+    }
+
+    /// Lets `act` act on a file, and keeps account of what is held of it.
+    fn with_file(
+        &mut self,
+        key: FileKey,
+        out: &mut Vec<Output>,
+        act: impl FnOnce(&mut Self, &mut File, &mut Vec<Output>),
+    ) {
+        let Some(mut file) = self.files.remove(&key) else { return };
+        self.held = self.held.saturating_sub(file.held());
+        act(self, &mut file, out);
+        self.held = self.held.saturating_add(file.held());
+        self.files.insert(key, file);
+    }
+
+    /// Returns true where more is held than may be, with what is held of `file`.
+    fn is_over(&self, file: &File) -> bool {
+        self.held_bytes().saturating_add(file.held()) > self.hold
+    }
+
+    /// Divides a chunk: the rest of a broken line, whole lines, the beginning of a broken line.
+    fn on_lines(&mut self, file: &mut File, chunk: &Chunk, out: &mut Vec<Output>) {
+        let bytes: &[u8] = &chunk.data;
+        let mut from = 0;
+        if chunk.starts_line {
+            self.end_long(file, out);
+        }
+        if file.long.is_some() || !chunk.starts_line {
+            let newline = memchr(b'\n', bytes);
+            from = newline.map_or(bytes.len(), |at| at.saturating_add(1));
+            let ends = newline.is_some() || chunk.ends_line;
+            self.on_piece(file, chunk, (0, from, ends), out);
+        }
+        let rest = bytes.get(from..).unwrap_or_default();
+        let whole = if chunk.ends_line {
+            rest.len()
+        } else {
+            memrchr(b'\n', rest).map_or(0, |at| at.saturating_add(1))
+        };
+        let to = from.saturating_add(whole);
+        if self.is_fast() {
+            let key = self.keying.fallback(&file.key);
+            self.records.push_block(&key, chunk, (from, to), out);
+        } else {
+            self.on_each_line(file, chunk, (from, to), out);
+        }
+        if to < bytes.len() {
+            self.on_piece(file, chunk, (to, bytes.len(), false), out);
+        }
+    }
+
+    /// Returns true where no line needs to be looked at by itself.
+    fn is_fast(&self) -> bool {
+        matches!(self.records.layout, Layout::Verbatim)
+            && self.grouping.is_none()
+            && !self.keying.is_by_line()
+    }
+
+    fn on_each_line(
+        &mut self,
+        file: &mut File,
+        chunk: &Chunk,
+        (from, to): (usize, usize),
+        out: &mut Vec<Output>,
+    ) {
+        let whole = chunk.data.get(from..to).unwrap_or_default();
+        let ends = memchr_iter(b'\n', whole).map(|at| from.saturating_add(at).saturating_add(1));
+        let last = (!whole.is_empty() && !whole.ends_with(b"\n")).then_some(to);
+        let mut at = from;
+        for end in ends.chain(last) {
+            self.on_line(file, &piece(chunk, at, end, 1), out);
+            at = end;
+        }
+    }
+
+    fn on_line(&mut self, file: &mut File, line: &Unit<'_>, out: &mut Vec<Output>) {
+        let Some(grouping) = &self.grouping else {
+            return self.push(&file.key, line, out);
+        };
+        let most = self.records.most(&self.keying.fallback(&file.key));
+        if !file.group.is_empty() && grouping.parts(&file.group, line, most) {
+            self.close_group(file, out);
+        }
+        file.group.add(line);
+    }
+
+    fn push(&mut self, file: &Arc<str>, unit: &Unit<'_>, out: &mut Vec<Output>) {
+        // A line over the limit goes under the fallback, whatever key it holds.
+        let by_line = self.keying.is_by_line();
+        let key = self.keying.of(unit.bytes, file);
+        let fallback = if by_line { Key::Shared(file) } else { key.clone() };
+        self.records.push(&key, &fallback, unit, out);
+    }
+
+    fn close_group(&mut self, file: &mut File, out: &mut Vec<Output>) {
+        if let Some(unit) = file.group.unit() {
+            self.push(&file.key, &unit, out);
+        }
+        file.group.clear();
+    }
+
+    /// Takes in a piece of a line that spans chunks.
+    fn on_piece(
+        &mut self,
+        file: &mut File,
+        chunk: &Chunk,
+        (from, to, ends): (usize, usize, bool),
+        out: &mut Vec<Output>,
+    ) {
+        let unit = piece(chunk, from, to, u32::from(ends));
+        if file.long.as_ref().is_some_and(|long| !long.is_followed_by(&unit)) {
+            self.end_long(file, out);
+        }
+        let mut long = match file.long.take() {
+            None => LongLine::of(&unit),
+            Some(mut long) => {
+                long.extend(&unit);
+                long
+            }
+        };
+        if self.records.is_over(&long, &self.keying.fallback(&file.key)) {
+            self.close_group(file, out);
+            self.records.shed(&mut long, &self.keying.fallback(&file.key), out);
+        }
+        file.long = Some(long);
+        if ends {
+            self.end_long(file, out);
+        }
+    }
+
+    /// Ends a line that spans chunks: it is then like any other, or its last piece goes.
+    fn end_long(&mut self, file: &mut File, out: &mut Vec<Output>) {
+        let Some(long) = file.long.take() else { return };
+        let key = self.keying.fallback(&file.key);
+        if self.records.is_over(&long, &key) {
+            self.close_group(file, out);
+        }
+        let key = self.keying.fallback(&file.key);
+        if let Some(whole) = self.records.finish(long, &key, out) {
+            let (bytes, run, read_at) = whole.into_parts();
+            if bytes.is_empty() {
+                return;
+            }
+            self.on_line(file, &Unit { bytes: &bytes, backing: Some(&bytes), run, read_at }, out);
+        }
+    }
+
+    fn end_file(&mut self, file: &mut File, out: &mut Vec<Output>) {
+        self.end_long(file, out);
+        self.close_group(file, out);
+    }
+
+    /// Lets go of what is held of a file, to keep within memory: its group, and its long line.
+    fn release(&mut self, file: &mut File, out: &mut Vec<Output>) {
+        self.close_group(file, out);
+        let key = self.keying.fallback(&file.key);
+        if let Some(long) = &mut file.long {
+            self.records.release(long, &key, out);
+        }
+        while self.is_over(file) && self.records.emit_oldest(out) {}
+    }
+}
+
+impl File {
+    fn held(&self) -> usize {
+        self.group.held().saturating_add(self.long.as_ref().map_or(0, |long| long.bytes().len()))
+    }
+}
+
+/// Returns the bytes `from..to` of a chunk, in which `lines` lines end, as a unit.
+fn piece(chunk: &Chunk, from: usize, to: usize, lines: u32) -> Unit<'_> {
+    Unit {
+        bytes: chunk.data.get(from..to).unwrap_or_default(),
+        backing: Some(&chunk.data),
+        run: chunk.run(from, to, lines),
+        read_at: chunk.read_at,
+    }
 }

@@ -1,0 +1,367 @@
+//! Filling records: when one is full, what stands alone in its own, and what is over the limit.
+//!
+//! Invariant: every byte that is pushed ends in exactly one record or one skipped run; within a
+//! slot, records come out in the order their bytes were pushed.
+//!
+//! ```text
+//!  push_block   whole lines of a chunk   ─┬─ full within the chunk ──────────▶ a slice of it
+//!                                         └─ the rest ──▶ open record ─ full ▶ copied once
+//!  push         a line or group ─┬─ fits ──────────────▶ open record ─ full ─▶ copied once
+//!                                ├─ cannot be joined, or is longer than max_bytes ▶ alone
+//!                                └─ over the record limit ▶ LongLine ▶ pieces, skipped runs
+//! ```
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use memchr::{memchr, memchr_iter, memrchr};
+use smallvec::smallvec;
+
+use super::key::Key;
+use super::long_line::{LongLine, Part};
+use super::open::{Open, OpenRecords, note};
+use super::unit::{Layout, Unit, count, lines};
+use super::{Output, RecordLimit};
+use crate::config::{OnOversize, Produce};
+use crate::position::Run;
+use crate::produce::tail::Chunk;
+use crate::record::Record;
+
+/// The most records open at a time: keys taken from lines may be as many as users, and each open
+/// record costs memory. The oldest is sent first.
+pub(super) const OPEN_RECORDS: usize = 1024;
+
+/// A flow's records in the making.
+#[derive(Debug)]
+pub(super) struct Records {
+    pub(super) open: OpenRecords,
+    pub(super) layout: Layout,
+    max_bytes: usize,
+    max_units: usize,
+    on_oversize: OnOversize,
+    limit: Arc<RecordLimit>,
+    rng: fastrand::Rng,
+    /// Where an element is encoded; kept for its memory.
+    scratch: Vec<u8>,
+}
+
+impl Records {
+    pub(super) fn new(flow: &Produce, limit: Arc<RecordLimit>, rng: fastrand::Rng) -> Self {
+        Self {
+            open: OpenRecords::default(),
+            layout: Layout::new(&flow.merge.format),
+            max_bytes: flow.merge.max_bytes.min(limit.floor()),
+            max_units: flow.merge.max_lines.map_or(usize::MAX, |lines| lines.max(1) as usize),
+            on_oversize: flow.on_oversize,
+            limit,
+            rng,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Returns how long the data of a record under `key` may be, by the stream's limit.
+    pub(super) fn most(&self, key: &Key<'_>) -> usize {
+        self.limit.get().saturating_sub(key.len()).max(1)
+    }
+
+    /// Returns how long the merged data of a record under `key` may be.
+    fn room(&self, key: &Key<'_>) -> usize {
+        self.max_bytes.saturating_sub(key.len())
+    }
+
+    /// Pushes the bytes `from..to` of a chunk, which are whole lines of one key, as slices of the
+    /// file. No line is looked at by itself unless `max_lines` asks for it.
+    pub(super) fn push_block(
+        &mut self,
+        key: &Key<'_>,
+        chunk: &Chunk,
+        (from, to): (usize, usize),
+        out: &mut Vec<Output>,
+    ) {
+        let mut at = from;
+        while at < to {
+            let rest = chunk.data.get(at..to).unwrap_or_default();
+            let open = self.open.take(key.slot());
+            let (bytes, units) = open.as_ref().map_or((0, 0), |open| (open.body.len(), open.units));
+            let closed = open.as_ref().is_some_and(|open| !open.body.ends_with(b"\n"));
+            let room = if closed { 0 } else { self.room(key).saturating_sub(bytes) };
+            match (whole_lines(rest, room, self.max_units.saturating_sub(units)), open) {
+                (Some((len, units)), open) => {
+                    let end = at.saturating_add(len);
+                    let run = chunk.run(at, end, count(units));
+                    let more = end < to;
+                    self.add(key, open, chunk, (at, end), (units, run, more), out);
+                    at = end;
+                }
+                (None, Some(open)) => self.emit(open, out),
+                (None, None) => at = self.push_first(key, chunk, at, to, out),
+            }
+        }
+    }
+
+    /// Adds whole lines to the open record, and emits it if it is full.
+    fn add(
+        &mut self,
+        key: &Key<'_>,
+        open: Option<Open>,
+        chunk: &Chunk,
+        (from, to): (usize, usize),
+        (units, run, more): (usize, Run, bool),
+        out: &mut Vec<Output>,
+    ) {
+        let before = open.as_ref().map_or(0, |open| open.units);
+        let full = more || before.saturating_add(units) >= self.max_units;
+        let mut open = match open {
+            None if full => {
+                let (key, ordered) = self.draw(key);
+                let (data, runs) = (chunk.data.slice(from..to), smallvec![run]);
+                return out.push(Output::Record(Record {
+                    partition_key: key,
+                    ordered,
+                    data,
+                    runs,
+                }));
+            }
+            None => self.begin(key, chunk.read_at),
+            Some(open) => open,
+        };
+        // Nothing is asked for ahead: with many files open, room nobody fills would be most of the
+        // memory. The last piece of a record makes it exactly as large as it is.
+        if full {
+            open.body.reserve_exact(to.saturating_sub(from));
+        }
+        open.body.extend_from_slice(chunk.data.get(from..to).unwrap_or_default());
+        open.units = open.units.saturating_add(units);
+        open.note(run, chunk.read_at);
+        if full {
+            return self.emit(open, out);
+        }
+        self.open.put(open);
+        self.bound(out);
+    }
+
+    /// Pushes the first line of `at..to`, which is longer than a record's room, alone; returns the
+    /// offset after it.
+    fn push_first(
+        &mut self,
+        key: &Key<'_>,
+        chunk: &Chunk,
+        at: usize,
+        to: usize,
+        out: &mut Vec<Output>,
+    ) -> usize {
+        let rest = chunk.data.get(at..to).unwrap_or_default();
+        let bytes = memchr(b'\n', rest).and_then(|newline| rest.get(..=newline)).unwrap_or(rest);
+        let end = at.saturating_add(bytes.len().max(1));
+        let run = chunk.run(at, end, 1);
+        let unit = Unit { bytes, backing: Some(&chunk.data), run, read_at: chunk.read_at };
+        self.push(key, key, &unit, out);
+        end
+    }
+
+    /// Pushes a unit under `key`, or under `fallback` where it fits only under that.
+    pub(super) fn push(
+        &mut self,
+        key: &Key<'_>,
+        fallback: &Key<'_>,
+        unit: &Unit<'_>,
+        out: &mut Vec<Output>,
+    ) {
+        let content = self.layout.content(unit.bytes);
+        // What is over the limit is told by the fallback alone, which is known before the whole
+        // line is: so the same line fares the same however its file was cut into chunks.
+        if content.len() > self.most(fallback) {
+            let mut line = LongLine::of(unit);
+            self.shed(&mut line, fallback, out);
+            return line.rest(&self.layout, &mut |part| out.push(sent(part)));
+        }
+        if content.len() > self.most(key) {
+            return self.emit_alone(fallback, unit, unit.keep(content), out);
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        match self.layout.element(content, &mut scratch) {
+            Some(element) => self.join(key, element, unit, out),
+            None => self.emit_alone(key, unit, unit.keep(content), out),
+        }
+        self.scratch = scratch;
+    }
+
+    fn join(&mut self, key: &Key<'_>, element: &[u8], unit: &Unit<'_>, out: &mut Vec<Output>) {
+        let room = self.room(key);
+        let mut added = self.add_element(key.slot(), element, unit, room);
+        if added.is_none() {
+            self.close(key.slot(), out);
+            let length = self.layout.length(&[], element, true);
+            if length.is_none_or(|length| length > room) {
+                return self.emit_long(key, element, unit, out);
+            }
+            let open = self.begin(key, unit.read_at);
+            self.open.put(open);
+            added = self.add_element(key.slot(), element, unit, room);
+        }
+        if added.is_some_and(|units| units >= self.max_units) {
+            self.close(key.slot(), out);
+        }
+        self.bound(out);
+    }
+
+    /// Emits the oldest record where there is one too many.
+    fn bound(&mut self, out: &mut Vec<Output>) {
+        if self.open.len() > OPEN_RECORDS {
+            self.emit_oldest(out);
+        }
+    }
+
+    /// Adds an element to the open record of a slot, if there is one and it fits; returns how many
+    /// are in it then.
+    fn add_element(
+        &mut self,
+        slot: &str,
+        element: &[u8],
+        unit: &Unit<'_>,
+        room: usize,
+    ) -> Option<usize> {
+        let layout = &self.layout;
+        let added = self.open.change(slot, |open| {
+            let first = open.units == 0;
+            layout.length(&open.body, element, first).filter(|&length| length <= room)?;
+            layout.join(&mut open.body, element, first);
+            open.units = open.units.saturating_add(1);
+            open.note(unit.run, unit.read_at);
+            Some(open.units)
+        });
+        added.flatten()
+    }
+
+    /// Emits a unit that is longer than `max_bytes` and within the record limit: encoded if that
+    /// is within the limit too, else as it stands in the file.
+    fn emit_long(&mut self, key: &Key<'_>, element: &[u8], unit: &Unit<'_>, out: &mut Vec<Output>) {
+        let content = self.layout.content(unit.bytes);
+        let length = self.layout.length(&[], element, true);
+        let data = if matches!(self.layout, Layout::JsonArray)
+            && length.is_some_and(|length| length <= self.most(key))
+        {
+            let mut body = Vec::with_capacity(length.unwrap_or_default());
+            self.layout.join(&mut body, element, true);
+            self.layout.end(&mut body);
+            Bytes::from(body)
+        } else {
+            unit.keep(content)
+        };
+        self.emit_alone(key, unit, data, out);
+    }
+
+    /// Emits a unit in a record of its own, after all that was pushed under its key before.
+    fn emit_alone(&mut self, key: &Key<'_>, unit: &Unit<'_>, data: Bytes, out: &mut Vec<Output>) {
+        self.close(key.slot(), out);
+        let (partition_key, ordered) = self.draw(key);
+        let runs = smallvec![unit.run];
+        out.push(Output::Record(Record { partition_key, ordered, data, runs }));
+    }
+
+    /// Takes from a long line what can be no part of a whole one any more: nothing while it is
+    /// within the record limit, else what `on_oversize` says.
+    pub(super) fn shed(&mut self, line: &mut LongLine, key: &Key<'_>, out: &mut Vec<Output>) {
+        if !self.is_over(line, key) {
+            return;
+        }
+        // The pieces share one key even where keys are random: a reader can put them together
+        // again only if they arrive in order.
+        let drawn = line.key().map_or_else(|| key.draw(&mut self.rng), Arc::clone);
+        self.close(key.slot(), out);
+        let most = self.limit.get().saturating_sub(drawn.len()).max(1);
+        line.shed(self.on_oversize, &drawn, (&self.layout, most), &mut |part| out.push(sent(part)));
+    }
+
+    /// Returns true where a long line is, or has been, longer than a record under `key` may be.
+    pub(super) fn is_over(&self, line: &LongLine, key: &Key<'_>) -> bool {
+        line.is_shed() || self.layout.content(line.bytes()).len() > self.most(key)
+    }
+
+    /// Ends a long line: emits what is left of one that was over the limit, or gives it back whole.
+    pub(super) fn finish(
+        &mut self,
+        mut line: LongLine,
+        key: &Key<'_>,
+        out: &mut Vec<Output>,
+    ) -> Option<LongLine> {
+        self.shed(&mut line, key, out);
+        if !line.is_shed() {
+            return Some(line);
+        }
+        line.rest(&self.layout, &mut |part| out.push(sent(part)));
+        None
+    }
+
+    /// Emits what is held of a long line as pieces of it, to make room in memory.
+    pub(super) fn release(&mut self, line: &mut LongLine, key: &Key<'_>, out: &mut Vec<Output>) {
+        let drawn = line.key().map_or_else(|| key.draw(&mut self.rng), Arc::clone);
+        self.close(key.slot(), out);
+        line.release(&drawn, &mut |part| out.push(sent(part)));
+    }
+
+    /// Emits the open record of a slot.
+    fn close(&mut self, slot: &str, out: &mut Vec<Output>) {
+        if let Some(open) = self.open.take(slot) {
+            self.emit(open, out);
+        }
+    }
+
+    /// Emits the record with the oldest line; returns false where there is none.
+    pub(super) fn emit_oldest(&mut self, out: &mut Vec<Output>) -> bool {
+        let Some(open) = self.open.take_oldest() else { return false };
+        self.emit(open, out);
+        true
+    }
+
+    fn emit(&mut self, open: Open, out: &mut Vec<Output>) {
+        let Open { key, slot, mut body, runs, .. } = open;
+        self.layout.end(&mut body);
+        // What is emitted may wait long for a slow stream: memory asked for in vain goes back.
+        if body.capacity() / 2 > body.len() {
+            body.shrink_to_fit();
+        }
+        let ordered = !slot.is_empty();
+        out.push(Output::Record(Record { partition_key: key, ordered, data: body.into(), runs }));
+    }
+
+    fn begin(&mut self, key: &Key<'_>, read_at: Instant) -> Open {
+        let drawn = key.draw(&mut self.rng);
+        self.open.begin(key.slot(), drawn, read_at)
+    }
+
+    fn draw(&mut self, key: &Key<'_>) -> (Arc<str>, bool) {
+        (key.draw(&mut self.rng), !matches!(key, Key::Random))
+    }
+}
+
+/// Makes the output of a part of a line over the limit.
+fn sent(part: Part) -> Output {
+    match part {
+        Part::Skipped(run) => Output::Skipped(run),
+        Part::Sent { key, data, run } => {
+            let mut runs = smallvec![];
+            note(&mut runs, run);
+            Output::Record(Record { partition_key: key, ordered: true, data, runs })
+        }
+    }
+}
+
+/// Returns the length and number of the first whole lines of `rest`, as many as fit into `room`
+/// bytes and are at most `max`; `None` where not one fits. All of `rest` is whole lines.
+fn whole_lines(rest: &[u8], room: usize, max: usize) -> Option<(usize, usize)> {
+    let window = rest.get(..room).unwrap_or(rest);
+    let whole = if window.len() == rest.len() {
+        window
+    } else {
+        memrchr(b'\n', window).and_then(|newline| window.get(..=newline))?
+    };
+    // There cannot be more lines than bytes, so that without `max_lines` nothing is counted off.
+    let cut =
+        (max < whole.len()).then(|| memchr_iter(b'\n', whole).nth(max.saturating_sub(1))).flatten();
+    match cut {
+        Some(newline) => Some((newline.saturating_add(1), max)),
+        None => Some((whole.len(), lines(whole))),
+    }
+}

@@ -1,0 +1,279 @@
+//! What is true of every flow, whatever the lines, the chunks, the keys, the ages and the limits.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::record::{json_array, lines};
+
+/// The inputs of one history.
+#[derive(Clone, Debug)]
+struct History {
+    format: Format,
+    partition_key: u8,
+    max_lines: Option<u32>,
+    max_bytes: usize,
+    limit: usize,
+    buffer: usize,
+    on_oversize: OnOversize,
+    multiline: bool,
+    files: Vec<Vec<u8>>,
+    sizes: Vec<usize>,
+    ticks: Vec<u8>,
+}
+
+impl History {
+    fn flow(&self) -> Produce {
+        let mut flow = flow(self.format.clone());
+        flow.merge.max_lines = self.max_lines;
+        flow.merge.max_bytes = self.max_bytes;
+        flow.on_oversize = self.on_oversize;
+        flow.tail.buffer = self.buffer;
+        flow.partition_key = match self.partition_key {
+            0 => PartitionKey::File,
+            1 => PartitionKey::Host,
+            2 => PartitionKey::Random,
+            3 => PartitionKey::Regex(Regex::new("([a-z#])").unwrap()),
+            _ => PartitionKey::JsonField(vec!["k".to_owned()]),
+        };
+        flow.multiline = self.multiline.then(|| Multiline {
+            start: Regex::new("^a").unwrap(),
+            max_age: Duration::from_millis(3),
+            max_bytes: 60,
+        });
+        flow
+    }
+
+    /// Runs the history: files take turns, the clock moves a millisecond a chunk.
+    fn run(&self) -> Vec<Output> {
+        let mut flow = self.flow();
+        flow.merge.max_age = Duration::from_millis(4);
+        let (mut merger, mut out) = (merger(&flow, self.limit), Vec::new());
+        let mut now = Instant::now();
+        let mut files: Vec<_> = (1..)
+            .zip(&self.files)
+            .map(|(file, bytes)| chunks(file, bytes, &self.sizes, now).into_iter())
+            .collect();
+        for file in 1..=files.len() {
+            merger.on_input(opened(file as u64, &format!("/{file}")), &mut out);
+        }
+        let mut ticks = self.ticks.iter().cycle();
+        loop {
+            let turn: Vec<_> = files.iter_mut().filter_map(Iterator::next).collect();
+            if turn.is_empty() {
+                break;
+            }
+            for mut chunk in turn {
+                now += Duration::from_millis(1);
+                chunk.read_at = now;
+                let bytes = chunk.data.len();
+                merger.on_input(tail::Output::Chunk(chunk), &mut out);
+                assert!(merger.held_bytes() <= self.buffer + bytes + files.len());
+                if ticks.next() == Some(&1) {
+                    merger.on_tick(now, &mut out);
+                    assert!(merger.next_deadline().is_none_or(|deadline| deadline > now));
+                }
+            }
+        }
+        merger.flush(&mut out);
+        assert_eq!((merger.held_bytes(), merger.next_deadline()), (0, None));
+        out
+    }
+
+    fn source(&self, run: &Run) -> &[u8] {
+        let at = |offset: u64| usize::try_from(offset).unwrap();
+        let file = at(run.span.file.0) - 1;
+        &self.files[file][at(run.span.start)..at(run.span.end)]
+    }
+}
+
+fn any_line() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        4 => prop::collection::vec(prop::sample::select(&b"ab#-\r\x00\xff "[..]), 0..12),
+        2 => "\\{\"k\":(\"[ab]\"|[0-9]|true|null)\\}".prop_map(String::into_bytes),
+        1 => (0_usize..90).prop_map(|length| vec![b'x'; length]),
+    ]
+}
+
+fn any_file() -> impl Strategy<Value = Vec<u8>> {
+    (prop::collection::vec(any_line(), 0..25), any::<bool>()).prop_map(|(lines, ends)| {
+        let mut bytes = lines.join(&b"\n"[..]);
+        if ends && !bytes.is_empty() {
+            bytes.push(b'\n');
+        }
+        bytes
+    })
+}
+
+fn any_format() -> impl Strategy<Value = Format> {
+    prop_oneof![
+        Just(lines_by("\n")),
+        Just(lines_by("\n")),
+        Just(lines_by("#-#")),
+        Just(lines_by("#")),
+        Just(Format::JsonArray),
+        Just(Format::None),
+    ]
+}
+
+fn any_history() -> impl Strategy<Value = History> {
+    let on_oversize =
+        prop::sample::select(vec![OnOversize::Split, OnOversize::Skip, OnOversize::Truncate]);
+    let limits = (
+        prop::option::of(1_u32..5),
+        18_usize..90,
+        20_usize..120,
+        prop::sample::select(vec![10_usize, 60, 1 << 20]),
+    );
+    let input = (
+        prop::collection::vec(any_file(), 1..4),
+        prop::collection::vec(1_usize..80, 1..4),
+        prop::collection::vec(0_u8..2, 1..6),
+    );
+    (any_format(), 0_u8..5, limits, on_oversize, prop::bool::weighted(0.3), input).prop_map(
+        |(format, partition_key, limits, on_oversize, multiline, (files, sizes, ticks))| {
+            let (max_lines, max_bytes, limit, buffer) = limits;
+            History {
+                format,
+                partition_key,
+                max_lines,
+                max_bytes,
+                limit,
+                buffer,
+                on_oversize,
+                multiline,
+                files,
+                sizes,
+                ticks,
+            }
+        },
+    )
+}
+
+/// Asserts that records and skipped runs are a partition of the files, by bytes and by lines.
+fn assert_nothing_lost_or_doubled(history: &History, out: &[Output]) {
+    let mut runs: Vec<Run> = Vec::new();
+    for output in out {
+        match output {
+            Output::Record(record) => runs.extend(&record.runs),
+            Output::Skipped(run) => {
+                assert!(history.on_oversize != OnOversize::Split);
+                runs.push(*run);
+            }
+            Output::File(_) => {}
+        }
+    }
+    runs.sort_by_key(|run| (run.span.file, run.span.start));
+    for (file, bytes) in (1..).map(FileKey).zip(&history.files) {
+        let (mut end, mut count) = (0, 0);
+        for run in runs.iter().filter(|run| run.span.file == file) {
+            assert_eq!(run.span.start, end, "gap or overlap");
+            end = run.span.end;
+            count += run.lines as usize;
+            assert!(run.mark.matches(&bytes[..usize::try_from(end).unwrap()]));
+        }
+        assert_eq!((end, count), (bytes.len() as u64, unit::lines(bytes)));
+    }
+}
+
+/// Asserts that the runs of a key go forward in every file.
+fn assert_order_within_keys(out: &[Output]) {
+    let mut ends = std::collections::HashMap::new();
+    for record in records(out).into_iter().filter(|record| record.ordered) {
+        for run in &record.runs {
+            let end = ends.entry((&record.partition_key, run.span.file)).or_insert(0);
+            assert!(*end <= run.span.start, "overtaken");
+            *end = run.span.end;
+        }
+    }
+}
+
+fn assert_limits(history: &History, record: &Record) {
+    assert!(record.size() <= history.limit, "over the record limit");
+    assert!((1..=256).contains(&record.partition_key.chars().count()));
+    let lone = record.lines() <= 1 || history.multiline;
+    assert!(lone || record.size() <= history.max_bytes, "over max_bytes");
+    let max_lines = history.max_lines.map_or(u64::MAX, u64::from);
+    assert!(lone || record.lines() <= max_lines, "over max_lines");
+}
+
+/// Asserts that a record's data decodes to the lines of its runs.
+fn assert_decodes(history: &History, record: &Record) {
+    let source: Vec<u8> = record.runs.iter().flat_map(|run| history.source(run)).copied().collect();
+    let bare = source.strip_suffix(b"\n").unwrap_or(&source);
+    let raw = record.lines() <= 1 || history.multiline;
+    let lines_in: Vec<&[u8]> =
+        record.runs.iter().flat_map(|run| lines::split(history.source(run), b"\n")).collect();
+    match &history.format {
+        Format::Lines { delimiter } if delimiter == b"\n" => assert_eq!(record.data, source),
+        Format::None => assert_eq!(record.data, bare),
+        _ if raw && record.data == bare => {}
+        _ if history.multiline => {}
+        Format::Lines { delimiter } => {
+            assert_eq!(lines::split(&record.data, delimiter).collect::<Vec<_>>(), lines_in);
+        }
+        Format::JsonArray => {
+            let elements = json_array::split(&record.data).unwrap();
+            assert_eq!(elements.len(), lines_in.len());
+            for (found, line) in elements.into_iter().zip(lines_in) {
+                let mut expected = Vec::new();
+                assert!(json_array::element(line, &mut expected));
+                assert_eq!(found, expected.trim_ascii());
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_byte_arrives_once_in_order_within_limits_and_decodes(history in any_history()) {
+        let out = history.run();
+        assert_nothing_lost_or_doubled(&history, &out);
+        assert_order_within_keys(&out);
+        for record in records(&out) {
+            assert_limits(&history, record);
+            assert_decodes(&history, record);
+        }
+    }
+
+    #[test]
+    fn records_do_not_depend_on_how_the_file_was_cut(
+        history in any_history(),
+        sizes in prop::collection::vec(1_usize..80, 1..4),
+    ) {
+        let records_of = |sizes: Vec<usize>| {
+            let files = vec![history.files[0].clone()];
+            let (ticks, buffer) = (vec![0], 1 << 20);
+            let history = History { buffer, files, sizes, ticks, ..history.clone() };
+            let out = history.run();
+            let key = |record: &Record| match history.partition_key {
+                2 => Arc::from("random"),
+                _ => Arc::clone(&record.partition_key),
+            };
+            let sent = |record: &&Record| (key(record), record.data.clone());
+            records(&out).iter().map(sent).collect::<Vec<_>>()
+        };
+        prop_assert_eq!(records_of(history.sizes.clone()), records_of(sizes));
+    }
+}
+
+#[test]
+fn a_backlog_fills_records_to_98_percent() {
+    let mut flow = flow(lines_by("\n"));
+    flow.merge.max_bytes = 25_000;
+    flow.partition_key = PartitionKey::File;
+    let mut rng = fastrand::Rng::with_seed(20);
+    let mut bytes = Vec::with_capacity(20_000_500);
+    while bytes.len() < 20_000_000 {
+        bytes.extend(std::iter::repeat_n(b'x', rng.usize(50..400)));
+        bytes.push(b'\n');
+    }
+    let out = merged(&flow, RecordLimit::FLOOR, &bytes, 256 * 1024);
+    let records = records(&out);
+    let size: usize = records.iter().map(|record| record.size()).sum();
+    let room = records.len() * 25_000;
+    assert!(size * 100 >= room * 98, "{size} of {room} bytes");
+    let joined: Vec<u8> = records.iter().flat_map(|record| record.data.iter().copied()).collect();
+    assert!(joined == bytes, "the records are the file");
+}

@@ -1,0 +1,153 @@
+//! A unit: what is never torn, one line or one multiline group, and how it stands in a record.
+//!
+//! Invariant: a unit's run covers exactly its bytes, and [`Layout`] alone knows the wire formats.
+//!
+//! ```text
+//!  format          joined                 sent alone
+//!  lines "\n"      a\n b\n                a\n
+//!  lines "#-#"     a #-# b                a        contains the delimiter
+//!  json_array      [ a , "b" ]            a        not UTF-8, or too long once it is quoted
+//!  none                                   a
+//! ```
+
+use std::ops::Range;
+use std::time::Instant;
+
+use bytes::Bytes;
+use memchr::memchr_iter;
+
+use crate::config::Format;
+use crate::position::{Mark, Run, Span};
+use crate::record::json_array;
+use crate::record::lines::Delimiter;
+
+/// One line or one group, as it stands in its file, newlines included.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unit<'a> {
+    /// The bytes.
+    pub(super) bytes: &'a [u8],
+    /// What `bytes` is a part of, where a slice of that will do instead of a copy.
+    pub(super) backing: Option<&'a Bytes>,
+    /// Where they stand.
+    pub(super) run: Run,
+    /// When the first of them was read.
+    pub(super) read_at: Instant,
+}
+
+impl Unit<'_> {
+    /// Returns `part`, which is a part of the unit's bytes, to be kept.
+    pub(super) fn keep(&self, part: &[u8]) -> Bytes {
+        self.backing.map_or_else(|| Bytes::copy_from_slice(part), |backing| backing.slice_ref(part))
+    }
+}
+
+/// Returns how many lines end in `bytes` by a newline.
+pub(super) fn newlines(bytes: &[u8]) -> usize {
+    memchr_iter(b'\n', bytes).count()
+}
+
+/// Returns how many lines `bytes` are, where they end at the end of a line.
+pub(super) fn lines(bytes: &[u8]) -> usize {
+    newlines(bytes).saturating_add(usize::from(!bytes.is_empty() && !bytes.ends_with(b"\n")))
+}
+
+/// Returns a count of lines as a run holds it.
+pub(super) fn count(lines: usize) -> u32 {
+    u32::try_from(lines).unwrap_or(u32::MAX)
+}
+
+/// Cuts a run in two after the first `at` of its bytes, which are `bytes`. The first part's mark
+/// covers no more than `bytes`, which is enough to be known again.
+pub(super) fn cut(run: Run, bytes: &[u8], at: usize) -> (Run, Run) {
+    let Range { start, end } = run.span.start..run.span.end;
+    let first = bytes.get(..at).unwrap_or(bytes);
+    let middle = start.saturating_add(first.len() as u64).min(end);
+    let ended = count(newlines(first)).min(run.lines);
+    let span = |start, end| Span { file: run.span.file, start, end };
+    (
+        Run { span: span(start, middle), mark: Mark::of(first), lines: ended },
+        Run { span: span(middle, end), lines: run.lines.saturating_sub(ended), ..run },
+    )
+}
+
+/// The wire format of a flow, made ready once.
+#[derive(Debug)]
+pub(super) enum Layout {
+    /// Lines joined by a delimiter.
+    Delimited(Box<Delimiter>),
+    /// Elements of a JSON array.
+    JsonArray,
+    /// A line a record.
+    Single,
+    /// Slices of the file.
+    Verbatim,
+}
+
+impl Layout {
+    pub(super) fn new(format: &Format) -> Self {
+        match format {
+            Format::JsonArray => Self::JsonArray,
+            Format::Lines { delimiter } if delimiter == b"\n" => Self::Verbatim,
+            Format::Lines { delimiter } => Self::Delimited(Box::new(Delimiter::new(delimiter))),
+            Format::None => Self::Single,
+        }
+    }
+
+    /// Returns what of a line is sent: all of it, or all but its newline.
+    pub(super) fn content<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        match self {
+            Self::Verbatim => bytes,
+            _ => bytes.strip_suffix(b"\n").unwrap_or(bytes),
+        }
+    }
+
+    /// Returns `content` as it may stand beside others, or `None` where it must stand alone.
+    pub(super) fn element<'a>(
+        &self,
+        content: &'a [u8],
+        scratch: &'a mut Vec<u8>,
+    ) -> Option<&'a [u8]> {
+        match self {
+            Self::Verbatim => Some(content),
+            Self::Delimited(delimiter) => delimiter.may_follow(content).then_some(content),
+            Self::Single => None,
+            Self::JsonArray => {
+                scratch.clear();
+                json_array::element(content, scratch).then_some(scratch.as_slice())
+            }
+        }
+    }
+
+    /// Returns the length of a record's data with `element` added to `body`, as the `first` or
+    /// after others; `None` where it cannot be added: after the last line of a file that lacks its
+    /// newline, another line would become part of it, and a newline that no file holds is not
+    /// invented.
+    pub(super) fn length(&self, body: &[u8], element: &[u8], first: bool) -> Option<usize> {
+        let around = match self {
+            Self::Delimited(_) if first => 0,
+            Self::Delimited(delimiter) => delimiter.as_bytes().len(),
+            Self::JsonArray => 2,
+            Self::Verbatim if body.last().is_some_and(|&last| last != b'\n') => return None,
+            Self::Single | Self::Verbatim => 0,
+        };
+        Some(body.len().saturating_add(element.len()).saturating_add(around))
+    }
+
+    /// Adds `element` to `body`, the `first` or after others.
+    pub(super) fn join(&self, body: &mut Vec<u8>, element: &[u8], first: bool) {
+        match self {
+            Self::Delimited(_) if first => {}
+            Self::Delimited(delimiter) => body.extend_from_slice(delimiter.as_bytes()),
+            Self::JsonArray => body.push(if first { b'[' } else { b',' }),
+            Self::Single | Self::Verbatim => {}
+        }
+        body.extend_from_slice(element);
+    }
+
+    /// Ends a record's data.
+    pub(super) fn end(&self, body: &mut Vec<u8>) {
+        if matches!(self, Self::JsonArray) {
+            body.push(b']');
+        }
+    }
+}
