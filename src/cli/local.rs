@@ -116,7 +116,7 @@ agent.yaml:
     endpoint_url: {url}
 
 shell (any credentials will do):
-  export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_REGION=us-east-1
+  export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_DEFAULT_REGION=us-east-1
   aws kinesis list-streams --endpoint-url {url}
 "
     )

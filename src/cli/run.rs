@@ -117,10 +117,7 @@ async fn bind_metrics(config: &Config) -> Result<Option<metrics::server::Server>
 }
 
 fn refusal(error: agent::Error) -> Failure {
-    let exit = match error {
-        agent::Error::InUse { .. } => Exit::Retry,
-        _ => Exit::Io,
-    };
+    let exit = if error.is_in_use() { Exit::Retry } else { Exit::Io };
     Failure::new(exit, error)
 }
 
