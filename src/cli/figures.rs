@@ -21,6 +21,12 @@ pub(crate) fn count(number: u64) -> String {
     out
 }
 
+/// Returns `1 record`, `1,234 records`.
+pub(crate) fn many(number: u64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", count(number))
+}
+
 /// Returns `999 B`, `1.2 KiB`, `34.5 MiB`.
 pub(crate) fn bytes(number: u64) -> String {
     if number < 1024 {
@@ -92,6 +98,11 @@ mod tests {
             [0, 999, 1_000, 1_234_567].map(count),
             ["0", "999", "1,000", "1,234,567"].map(str::to_owned)
         );
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!([0, 1, 2_000].map(|n| many(n, "call")), ["0 calls", "1 call", "2,000 calls"]);
     }
 
     #[test]

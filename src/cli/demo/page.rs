@@ -9,7 +9,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::proof::Verdict;
-use crate::cli::figures::{bytes, count, dollars, duration, rate};
+use crate::cli::figures::{bytes, count, dollars, duration, many, rate};
 use crate::cli::print;
 use crate::cli::screen::Style;
 use crate::cli::table::{Align, Table};
@@ -98,10 +98,10 @@ pub(super) fn shipped(status: &Status) -> String {
         status.flows.iter().map(number).sum()
     };
     format!(
-        "{} lines in {} records and {} calls, all logs rotated once on the way",
-        count(sum(|flow| flow.totals.acknowledged_lines)),
-        count(sum(|flow| flow.sent.records)),
-        count(sum(|flow| flow.sent.calls)),
+        "{} in {} and {}, all logs rotated once on the way",
+        many(sum(|flow| flow.totals.acknowledged_lines), "line"),
+        many(sum(|flow| flow.sent.records), "record"),
+        many(sum(|flow| flow.sent.calls), "call"),
     )
 }
 
