@@ -64,7 +64,7 @@ struct Logging {
     #[arg(long, global = true, value_enum, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
 
-    /// What is logged: a level, or directives (see below) [default: info]
+    /// What is logged: a level, or directives (see kinetail --help) [default: info]
     #[arg(long, global = true, value_name = "LEVEL")]
     log_level: Option<String>,
 
