@@ -1,7 +1,7 @@
 //! The command line: one file a subcommand.
 //!
-//! Invariant: what a command answers goes to standard output, everything else to standard error; every
-//! end has an exit code of sysexits.h, the same for the same reason in every command.
+//! Invariant: what a command answers goes to standard output, everything else to standard error;
+//! every end has an exit code of sysexits.h, the same for the same reason in every command.
 
 mod check;
 #[cfg(feature = "demo")]

@@ -18,11 +18,11 @@ use crate::stream::{Description, Stream, Trouble};
 
 pub(super) const ABOUT: &str = "\
 Validate the configuration and show what it means: every setting with its default filled in, the
-files that each flow would follow now, and the stream they would be sent to. All mistakes are told at
-once, each as FILE:LINE:COLUMN with a hint. Nothing is read from the files and nothing is sent.
+files that each flow would follow now, and the stream they would be sent to. All mistakes are told
+at once, each as FILE:LINE:COLUMN with a hint. Nothing is read from the files and nothing is sent.
 
-With --connect, also ask every stream (DescribeStreamSummary) whether it is there, what it takes, and
-whether the credentials found may ask.";
+With --connect, also ask every stream (DescribeStreamSummary) whether it is there, what it takes,
+and whether the credentials found may ask.";
 
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:

@@ -68,7 +68,8 @@ pub(crate) fn percent(share: f64) -> String {
     format!("{:.1} %", (share * 1000.0).floor() / 10.0)
 }
 
-/// Returns `$ 1,234`, `$ 12.34`, `$ 0.0042`: cents where they matter, two digits where they are all there is.
+/// Returns `$ 1,234`, `$ 12.34`, `$ 0.0042`: cents where they matter, two digits where they are all
+/// there is.
 #[cfg(feature = "demo")]
 pub(crate) fn dollars(amount: f64) -> String {
     if amount < 0.095 {

@@ -1,7 +1,7 @@
 //! `kinetail run`: the life of the agent in order.
 //!
-//! Invariant: once the agent runs it is always shut down in order, whatever asked for the end; the exit
-//! code says whether what was asked for is done.
+//! Invariant: once the agent runs it is always shut down in order, whatever asked for the end; the
+//! exit code says whether what was asked for is done.
 //!
 //! ```text
 //! configuration ─▶ signals ─▶ agent (state directory) ─▶ control socket, metrics ─▶ READY

@@ -141,9 +141,10 @@ impl Outcome {
             style.bold("  PUT payload units"),
             self.chart(),
             style.dim(&format!(
-                "  Merged, a provisioned stream charges 1/{:.0} for its PUTs, and an on-demand one 1/{:.1}\n  \
-                 for ingest. A month: {MONTH_DAYS} days at the demo's {} lines/s. Prices: {PRICES_AS_OF},\n  \
-                 PUT units or ingest alone, without shard and stream hours. It took {}.",
+                "  Merged, a provisioned stream charges 1/{:.0} for its PUTs, and an on-demand \
+                 one 1/{:.1}\n  for ingest. A month: {MONTH_DAYS} days at the demo's {} lines/s. \
+                 Prices: {PRICES_AS_OF},\n  PUT units or ingest alone, without shard and stream \
+                 hours. It took {}.",
                 saving.provisioned,
                 saving.on_demand,
                 count(rate(self.unmerged.records, self.wrote)),
@@ -211,7 +212,8 @@ impl Outcome {
     }
 }
 
-/// Returns a bar of `width` cells, filled by eighths of a cell; whatever is not nothing can be seen.
+/// Returns a bar of `width` cells, filled by eighths of a cell; whatever is not nothing can be
+/// seen.
 fn bar(number: u64, most: u64, width: u64, empty: char) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     let whole = width.saturating_mul(8);

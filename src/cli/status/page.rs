@@ -1,7 +1,7 @@
 //! The status as one page of text.
 //!
-//! Invariant: what is wrong stands on top; a column that would only hold zeros is still there, so that
-//! the page looks the same on every day.
+//! Invariant: what is wrong stands on top; a column that would only hold zeros is still there, so
+//! that the page looks the same on every day.
 
 use std::fmt;
 
