@@ -1,7 +1,7 @@
 //! The command line: one file a subcommand.
 //!
-//! Invariant: what a command answers goes to standard output, everything else to standard error; every
-//! end has an exit code of sysexits.h, the same for the same reason in every command.
+//! Invariant: what a command answers goes to standard output, everything else to standard error;
+//! every end has an exit code of sysexits.h, the same for the same reason in every command.
 
 mod check;
 #[cfg(feature = "demo")]
@@ -20,7 +20,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -64,7 +64,7 @@ struct Logging {
     #[arg(long, global = true, value_enum, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
 
-    /// What is logged: a level, or directives (see below) [default: info]
+    /// What is logged: a level, or directives (see kinetail --help) [default: info]
     #[arg(long, global = true, value_name = "LEVEL")]
     log_level: Option<String>,
 
@@ -172,10 +172,9 @@ impl Logging {
             1 => Some("debug"),
             _ => Some("trace"),
         };
+        // The error's words include those of its causes.
         telemetry::start(format, level)
-            .with_context(|| {
-                format!("--log-level or {} is no level and no directive", telemetry::LEVEL_VARIABLE)
-            })
+            .map_err(|error| anyhow!("--log-level or {}: {error}", telemetry::LEVEL_VARIABLE))
             .exit_with(Exit::Usage)
     }
 }
@@ -214,7 +213,12 @@ fn manual() -> io::Result<Vec<u8>> {
     for subcommand in command.get_subcommands().filter(|command| command.get_name() != "help") {
         let name = subcommand.get_name().to_uppercase();
         writeln!(out, ".SH \"KINETAIL {name}\"")?;
-        let page = clap_mangen::Man::new(subcommand.clone());
+        // The options that every command takes are told once, above.
+        let own = subcommand.clone().mut_args(|argument| {
+            let global = argument.is_global_set();
+            argument.hide(global)
+        });
+        let page = clap_mangen::Man::new(own);
         page.render_synopsis_section(&mut out)?;
         page.render_description_section(&mut out)?;
         page.render_options_section(&mut out)?;

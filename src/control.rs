@@ -69,7 +69,8 @@ pub enum Error {
     },
     /// The path does not fit into a socket's address.
     #[error(
-        "the control socket {} has a path of {} bytes, and {PATH_MAX} is the most a Unix socket can have: choose a shorter state_dir",
+        "the control socket {} has a path of {} bytes, and {PATH_MAX} is the most a Unix socket \
+         can have: choose a shorter state_dir",
         path.display(),
         path.as_os_str().len()
     )]

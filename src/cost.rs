@@ -9,8 +9,8 @@
 //! ```
 //!
 //! The pricing page never says whether its "25 KB" are 25,000 or 25,600 bytes, nor whether the
-//! partition key counts. Here a unit is 25,000 bytes and the key counts: a record within that is one
-//! unit under every reading, and the most that can be lost by it is 2.3 %.
+//! partition key counts. Here a unit is 25,000 bytes and the key counts: a record within that is
+//! one unit under every reading, and the most that can be lost by it is 2.3 %.
 
 /// Bytes of one PUT payload unit, in the reading under which records cost most (the other: 25,600).
 pub const PAYLOAD_UNIT_BYTES: u64 = 25_000;
@@ -77,7 +77,8 @@ impl Usage {
         approximate(self.payload_units) * DOLLARS_PER_MILLION_UNITS / 1e6
     }
 
-    /// Returns what an on-demand standard stream charges for taking the records (stream hours excluded).
+    /// Returns what an on-demand standard stream charges for taking the records (stream hours
+    /// excluded).
     #[must_use]
     pub fn on_demand_dollars(&self) -> f64 {
         approximate(self.on_demand_bytes) / BYTES_PER_GB * DOLLARS_PER_ON_DEMAND_GB

@@ -72,7 +72,8 @@ impl Endpoint {
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let (app, store) = create_app(StoreOptions {
-            // Streams are there as soon as they are asked for: nobody waits on a development machine.
+            // Streams are there as soon as they are asked for: nobody waits on a development
+            // machine.
             create_stream_ms: 0,
             delete_stream_ms: 0,
             update_stream_ms: 0,

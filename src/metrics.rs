@@ -31,7 +31,8 @@ pub fn render(status: &Status) -> String {
     let mut out = String::new();
     match text::encode(&mut out, &registry) {
         Ok(()) => out,
-        // Writing into a String does not fail; a truncated answer must not be taken for a whole one.
+        // Writing into a String does not fail; a truncated answer must not be taken for a whole
+        // one.
         Err(fmt::Error) => String::new(),
     }
 }

@@ -9,7 +9,7 @@ use clap::Args;
 use tokio::runtime;
 
 use super::exit::{Exit, ExitWith, Failure};
-use super::figures::{bytes, count};
+use super::figures::{bytes, count, many};
 use super::{ConfigFile, load, print};
 use crate::config::{Config, Produce};
 use crate::produce::watch::patterns::{Patterns, Scan};
@@ -18,11 +18,11 @@ use crate::stream::{Description, Stream, Trouble};
 
 pub(super) const ABOUT: &str = "\
 Validate the configuration and show what it means: every setting with its default filled in, the
-files that each flow would follow now, and the stream they would be sent to. All mistakes are told at
-once, each as FILE:LINE:COLUMN with a hint. Nothing is read from the files and nothing is sent.
+files that each flow would follow now, and the stream they would be sent to. All mistakes are told
+at once, each as FILE:LINE:COLUMN with a hint. Nothing is read from the files and nothing is sent.
 
-With --connect, also ask every stream (DescribeStreamSummary) whether it is there, what it takes, and
-whether the credentials found may ask.";
+With --connect, also ask every stream (DescribeStreamSummary) whether it is there, what it takes,
+and whether the credentials found may ask.";
 
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
@@ -66,8 +66,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
 fn files(flow: &str, scan: &Scan) -> String {
     let mut out = String::new();
     let size: u64 = scan.files.iter().map(|file| file.facts.size).sum();
-    let number = count(scan.files.len() as u64);
-    let _infallible = writeln!(out, "\n{flow}: {number} files now, {}", bytes(size));
+    let number = many(scan.files.len() as u64, "file");
+    let _infallible = writeln!(out, "\n{flow}: {number} now, {}", bytes(size));
     for file in scan.files.iter().take(FILES_SHOWN) {
         let _infallible =
             writeln!(out, "  {:>11}  {}", bytes(file.facts.size), file.path.display());

@@ -1,11 +1,11 @@
 //! `kinetail demo`: the whole road on this machine, and the proof that nothing was lost on it.
 //!
-//! Invariant: nothing real is touched. The command starts itself again without any `AWS_` variable and
-//! with made-up credentials, so that neither it nor the agent under it can find real ones.
+//! Invariant: nothing real is touched. The command starts itself again without any `AWS_` variable
+//! and with made-up credentials, so that neither it nor the agent under it can find real ones.
 //!
 //! ```text
-//! writer thread ─▶ six logs ─▶ kinetail run (a process of its own) ─▶ endpoint (a thread, 4 shards)
-//!      └── what was written ─────────────▶ compare ◀──────────────── read back, shard by shard
+//! writer thread ─▶ six logs ─▶ kinetail run (own process) ─▶ endpoint (a thread, 4 shards)
+//!      └── what was written ─────────▶ compare ◀──────────── read back, shard by shard
 //! ```
 
 mod page;
@@ -169,7 +169,9 @@ fn drain(stage: &mut Stage, live: &Live, bytes: u64) -> anyhow::Result<Status> {
         let accepted: u64 = status.flows.iter().map(|flow| flow.totals.acknowledged_bytes).sum();
         live.follow(Some(&status), bytes);
         if accepted >= bytes {
-            return Ok(status);
+            // Calls and records are counted a moment after the bytes they settle.
+            thread::sleep(LOOK);
+            return stage.status()?.context("the agent does not answer any more");
         }
         if patience.elapsed() > PATIENCE {
             let log = stage.log();

@@ -21,6 +21,12 @@ pub(crate) fn count(number: u64) -> String {
     out
 }
 
+/// Returns `1 record`, `1,234 records`.
+pub(crate) fn many(number: u64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", count(number))
+}
+
 /// Returns `999 B`, `1.2 KiB`, `34.5 MiB`.
 pub(crate) fn bytes(number: u64) -> String {
     if number < 1024 {
@@ -62,7 +68,8 @@ pub(crate) fn percent(share: f64) -> String {
     format!("{:.1} %", (share * 1000.0).floor() / 10.0)
 }
 
-/// Returns `$ 1,234`, `$ 12.34`, `$ 0.0042`: cents where they matter, two digits where they are all there is.
+/// Returns `$ 1,234`, `$ 12.34`, `$ 0.0042`: cents where they matter, two digits where they are all
+/// there is.
 #[cfg(feature = "demo")]
 pub(crate) fn dollars(amount: f64) -> String {
     if amount < 0.095 {
@@ -92,6 +99,11 @@ mod tests {
             [0, 999, 1_000, 1_234_567].map(count),
             ["0", "999", "1,000", "1,234,567"].map(str::to_owned)
         );
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!([0, 1, 2_000].map(|n| many(n, "call")), ["0 calls", "1 call", "2,000 calls"]);
     }
 
     #[test]

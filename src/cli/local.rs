@@ -16,7 +16,8 @@ use crate::shutdown::Shutdown;
 
 pub(super) const ABOUT: &str = "\
 Run an embedded Kinesis-compatible endpoint with the given streams, for development and tests. It
-keeps everything in memory and forgets it when it ends. Any credentials are accepted. Ctrl-C ends it.";
+keeps everything in memory and forgets it when it ends. Any credentials are accepted. Ctrl-C ends
+it.";
 
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
@@ -77,7 +78,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         tokio::select! {
             _ = shutdown.asked() => Ok(Exit::Done),
             ended = endpoint.serve() => {
-                Err(ended.err().map_or_else(|| anyhow!("the endpoint ended"), Into::into)).exit_with(Exit::Io)
+                let error = ended.err().map_or_else(|| anyhow!("the endpoint ended"), Into::into);
+                Err(error).exit_with(Exit::Io)
             }
         }
     }))
@@ -116,7 +118,7 @@ agent.yaml:
     endpoint_url: {url}
 
 shell (any credentials will do):
-  export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_REGION=us-east-1
+  export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_DEFAULT_REGION=us-east-1
   aws kinesis list-streams --endpoint-url {url}
 "
     )

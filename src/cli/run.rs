@@ -1,7 +1,7 @@
 //! `kinetail run`: the life of the agent in order.
 //!
-//! Invariant: once the agent runs it is always shut down in order, whatever asked for the end; the exit
-//! code says whether what was asked for is done.
+//! Invariant: once the agent runs it is always shut down in order, whatever asked for the end; the
+//! exit code says whether what was asked for is done.
 //!
 //! ```text
 //! configuration ─▶ signals ─▶ agent (state directory) ─▶ control socket, metrics ─▶ READY
@@ -11,6 +11,8 @@
 mod progress;
 
 use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -18,7 +20,7 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use tokio::runtime;
 use tokio::task::JoinSet;
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{self, Interval, MissedTickBehavior};
 
 use self::progress::{Bar, Closing, Lines, Progress};
 use super::exit::{Exit, ExitWith, Failure};
@@ -85,16 +87,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
 async fn live(config: Config, mode: Mode, mut shutdown: Shutdown) -> Result<Exit, Failure> {
     let started = Instant::now();
     let (state_dir, deadline) = (config.state_dir.clone(), config.drain_deadline);
-    let scrapes = bind_metrics(&config).await?;
+    let metrics = config.metrics;
     let mut agent = Agent::start(config, mode).await.map_err(refusal)?;
     let handle = agent.handle();
-    let mut services = JoinSet::new();
-    services.spawn(
-        control::server::Server::bind(&state_dir).exit_with(Exit::Io)?.serve(handle.clone()),
-    );
-    if let Some(scrapes) = scrapes {
-        services.spawn(scrapes.serve(handle.clone()));
-    }
+    let services = match serve(&state_dir, metrics, &handle).await {
+        Ok(services) => services,
+        Err(failure) => {
+            agent.shutdown(Duration::ZERO).await;
+            return Err(failure);
+        }
+    };
     systemd::ready();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "running");
     let end = until_the_end(&mut agent, &handle, &mut shutdown, mode).await;
@@ -103,24 +105,34 @@ async fn live(config: Config, mode: Mode, mut shutdown: Shutdown) -> Result<Exit
         tracing::info!(signal = signal.name(), deadline = ?deadline, "draining");
     }
     let summary = agent.shutdown(deadline).await;
+    // Whoever asks while the agent drains is still answered.
+    drop(services);
     conclude(mode, end, &summary, started.elapsed())
 }
 
-async fn bind_metrics(config: &Config) -> Result<Option<metrics::server::Server>, Failure> {
-    let Some(address) = config.metrics else { return Ok(None) };
-    let server = metrics::server::Server::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address} (metrics.listen)"))
-        .exit_with(Exit::Io)?;
-    tracing::info!(%address, "metrics are served");
-    Ok(Some(server))
+/// Starts what answers for the agent. The state directory is held by now: where another agent has
+/// it, that is what is told, and not that its sockets are in use.
+async fn serve(
+    state_dir: &Path,
+    metrics: Option<SocketAddr>,
+    handle: &Handle,
+) -> Result<JoinSet<()>, Failure> {
+    let mut services = JoinSet::new();
+    services
+        .spawn(control::server::Server::bind(state_dir).exit_with(Exit::Io)?.serve(handle.clone()));
+    if let Some(address) = metrics {
+        let server = metrics::server::Server::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address} (metrics.listen)"))
+            .exit_with(Exit::Io)?;
+        services.spawn(server.serve(handle.clone()));
+        tracing::info!(%address, "metrics are served");
+    }
+    Ok(services)
 }
 
 fn refusal(error: agent::Error) -> Failure {
-    let exit = match error {
-        agent::Error::InUse { .. } => Exit::Retry,
-        _ => Exit::Io,
-    };
+    let exit = if error.is_in_use() { Exit::Retry } else { Exit::Io };
     Failure::new(exit, error)
 }
 
@@ -172,7 +184,7 @@ async fn until_the_end(
 }
 
 fn every(period: Duration) -> Interval {
-    let mut interval = interval(period);
+    let mut interval = time::interval_at(time::Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
 }

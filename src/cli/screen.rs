@@ -36,6 +36,7 @@ impl Style {
     }
 
     /// What is well.
+    #[cfg(feature = "demo")]
     pub(crate) fn green(self, text: &str) -> String {
         self.paint("32", text)
     }

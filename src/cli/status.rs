@@ -1,7 +1,7 @@
 //! `kinetail status`: how far every file is, and what is wrong.
 //!
-//! Invariant: an agent that answers is the truth; only where none runs, the state directory is read,
-//! and then without changing it.
+//! Invariant: an agent that answers is the truth; only where none runs, the state directory is
+//! read, and then without changing it.
 
 mod page;
 
@@ -24,8 +24,9 @@ pub(super) const ABOUT: &str = "\
 Show how far every file is, what was sent, and what is wrong: as the running agent says, or, where
 none runs, as the state directory was left. Problems stand on top.
 
-With --json, print the whole status as JSON. Its field names are stable; new ones may be added. For
-every file, read_bytes = acknowledged_bytes + dead_lettered_bytes + skipped_bytes + in_flight_bytes.";
+With --json, print the whole status as JSON. Its field names are stable; new ones may be added.
+For every file, read_bytes = acknowledged_bytes + dead_lettered_bytes + skipped_bytes +
+in_flight_bytes.";
 
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:

@@ -1,6 +1,7 @@
 //! Tables of text: columns as wide as what stands in them, two blanks apart.
 //!
-//! Invariant: no line ends with a blank, and a row with fewer cells than columns is a row all the same.
+//! Invariant: no line ends with a blank, and a row with fewer cells than columns is a row all the
+//! same.
 
 use std::fmt;
 

@@ -86,7 +86,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_file(&self.path) {
-            tracing::debug!(%error, path = %self.path.display(), "cannot remove the control socket");
+            tracing::debug!(%error, path = %self.path.display(), "cannot remove the socket");
         }
     }
 }

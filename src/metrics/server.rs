@@ -1,7 +1,7 @@
 //! The HTTP endpoint that Prometheus scrapes: `GET /metrics`, and `GET /health` for probes.
 //!
-//! Invariant: connections and the time a client may take are bounded; every scrape is made of a fresh
-//! status, so nothing is kept for clients that do not come.
+//! Invariant: connections and the time a client may take are bounded; every scrape is made of a
+//! fresh status, so nothing is kept for clients that do not come.
 
 use std::convert::Infallible;
 use std::io;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::proof::Verdict;
-use crate::cli::figures::{bytes, count, dollars, duration, rate};
+use crate::cli::figures::{bytes, count, dollars, duration, many, rate};
 use crate::cli::print;
 use crate::cli::screen::Style;
 use crate::cli::table::{Align, Table};
@@ -24,9 +24,6 @@ const LIVE_WIDTH: u64 = 24;
 
 /// Days of the month that prices are shown for.
 const MONTH_DAYS: u64 = 30;
-
-/// The most records in a PutRecords call: unmerged lines are sent by so many.
-const CALL_RECORDS: u64 = 500;
 
 /// Differences that are shown; one is enough to look further.
 const DIFFERENCES_SHOWN: usize = 5;
@@ -101,10 +98,10 @@ pub(super) fn shipped(status: &Status) -> String {
         status.flows.iter().map(number).sum()
     };
     format!(
-        "{} lines in {} records and {} calls, all logs rotated once on the way",
-        count(sum(|flow| flow.totals.acknowledged_lines)),
-        count(sum(|flow| flow.sent.records)),
-        count(sum(|flow| flow.sent.calls)),
+        "{} in {} and {}, all logs rotated once on the way",
+        many(sum(|flow| flow.totals.acknowledged_lines), "line"),
+        many(sum(|flow| flow.sent.records), "record"),
+        many(sum(|flow| flow.sent.calls), "call"),
     )
 }
 
@@ -144,9 +141,10 @@ impl Outcome {
             style.bold("  PUT payload units"),
             self.chart(),
             style.dim(&format!(
-                "  Merged, a provisioned stream charges 1/{:.0} for its PUTs, and an on-demand one 1/{:.1}\n  \
-                 for ingest. A month: {MONTH_DAYS} days at the demo's {} lines/s. Prices: {PRICES_AS_OF},\n  \
-                 PUT units or ingest alone, without shard and stream hours. It took {}.",
+                "  Merged, a provisioned stream charges 1/{:.0} for its PUTs, and an on-demand \
+                 one 1/{:.1}\n  for ingest. A month: {MONTH_DAYS} days at the demo's {} lines/s. \
+                 Prices: {PRICES_AS_OF},\n  PUT units or ingest alone, without shard and stream \
+                 hours. It took {}.",
                 saving.provisioned,
                 saving.on_demand,
                 count(rate(self.unmerged.records, self.wrote)),
@@ -185,7 +183,8 @@ impl Outcome {
         };
         row("lines", count(one.records), count(one.records));
         row("records", count(one.records), count(all.records));
-        row("requests", count(one.records.div_ceil(CALL_RECORDS)), count(self.calls));
+        // How many requests unmerged lines would take depends on who sends them: not told.
+        row("requests", "–".to_owned(), count(self.calls));
         row("PUT payload units", count(one.payload_units), count(all.payload_units));
         row("on-demand bytes billed", bytes(one.on_demand_bytes), bytes(all.on_demand_bytes));
         row(
@@ -213,7 +212,8 @@ impl Outcome {
     }
 }
 
-/// Returns a bar of `width` cells, filled by eighths of a cell; whatever is not nothing can be seen.
+/// Returns a bar of `width` cells, filled by eighths of a cell; whatever is not nothing can be
+/// seen.
 fn bar(number: u64, most: u64, width: u64, empty: char) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     let whole = width.saturating_mul(8);
@@ -255,7 +255,7 @@ mod tests {
                                 a line a record    merged
         lines                            54,000    54,000
         records                          54,000       460
-        requests                            108        61
+        requests                              –        61
         PUT payload units                54,000       460
         on-demand bytes billed         52.7 MiB  11.2 MiB
         a month, provisioned           $ 326.59    $ 2.78

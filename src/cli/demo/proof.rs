@@ -1,10 +1,10 @@
 //! The proof: what came out of the stream is what was written, byte for byte, in order.
 //!
-//! Invariant: every byte is compared. A byte that is missing, changed, there twice or out of order is
-//! found, and the first place of each file where that happens is told.
+//! Invariant: every byte is compared. A byte that is missing, changed, there twice or out of order
+//! is found, and the first place of each file where that happens is told.
 //!
-//! No two lines that were written are the same, so a line that arrives belongs to one log, and has its
-//! place there: right after the line of that log that arrived before it.
+//! No two lines that were written are the same, so a line that arrives belongs to one log, and has
+//! its place there: right after the line of that log that arrived before it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -56,7 +56,8 @@ impl<'a> Proof<'a> {
         Self { logs, next, strays: 0, merged, unmerged }
     }
 
-    /// Takes in one record: they are to come shard by shard, in the order of their sequence numbers.
+    /// Takes in one record: they are to come shard by shard, in the order of their sequence
+    /// numbers.
     pub(super) fn record(&mut self, partition_key: &str, data: &[u8]) {
         let key = partition_key.len() as u64;
         self.merged.add(1, key.saturating_add(data.len() as u64));

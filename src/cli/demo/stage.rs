@@ -1,6 +1,7 @@
 //! What the demo plays on: a directory, an endpoint on a thread, an agent as a process.
 //!
-//! Invariant: when the stage is dropped, the agent is dead and the directory is gone, whatever happened.
+//! Invariant: when the stage is dropped, the agent is dead and the directory is gone, whatever
+//! happened.
 
 use std::fs;
 use std::io;

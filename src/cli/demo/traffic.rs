@@ -1,7 +1,7 @@
 //! Access logs as a few web servers would write them, and what was written, for the proof.
 //!
-//! Invariant: the ledger holds exactly the bytes that were written, by file generation, in order. Lines
-//! carry a number, so that no two lines of all logs are the same.
+//! Invariant: the ledger holds exactly the bytes that were written, by file generation, in order.
+//! Lines carry a number, so that no two lines of all logs are the same.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -30,7 +30,8 @@ pub(super) struct Written {
     pub(super) data: Vec<u8>,
 }
 
-/// Writes lines into every log under `directory` for `time`, with a rotation by rename in the middle.
+/// Writes lines into every log under `directory` for `time`, with a rotation by rename in the
+/// middle.
 ///
 /// `look` is told the bytes written so far after every step, and may end the writing early.
 ///
@@ -137,8 +138,10 @@ const PATHS: [&str; 12] = [
 
 const AGENTS: [&str; 6] = [
     "Mozilla/5.0 (X11; Linux x86_64; rv:144.0) Gecko/20100101 Firefox/144.0",
-    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36",
-    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.6 Mobile/15E148 Safari/604.1",
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 \
+     (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36",
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X) AppleWebKit/605.1.15 \
+     (KHTML, like Gecko) Version/18.6 Mobile/15E148 Safari/604.1",
     "curl/8.16.0",
     "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
     "ELB-HealthChecker/2.0",
@@ -166,7 +169,8 @@ impl Visitors {
         };
         let second = self.number / 9_000;
         let line = format!(
-            "{}.{}.{}.{} - - [23/Nov/2026:10:{:02}:{:02} +0000] \"{} {path}{tail} HTTP/1.1\" {} {} \"{}\" \"{}\" {:.3} {}\n",
+            "{}.{}.{}.{} - - [23/Nov/2026:10:{:02}:{:02} +0000] \
+             \"{} {path}{tail} HTTP/1.1\" {} {} \"{}\" \"{}\" {:.3} {}\n",
             random.u8(11..=223),
             random.u8(..),
             random.u8(..),

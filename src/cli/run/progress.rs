@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::figures::{bytes, count, duration, rate, seconds};
+use crate::cli::figures::{bytes, count, duration, many, rate, seconds};
 use crate::control::status::{Status, Totals};
 
 /// A way to show progress.
@@ -144,13 +144,13 @@ impl fmt::Display for Closing {
         let sent = self.totals.acknowledged_bytes;
         write!(
             formatter,
-            "shipped {} and {} lines of {} files in {} records and {} calls, {} payload units",
+            "shipped {} and {} of {} in {} and {}, {}",
             bytes(sent),
-            count(self.totals.acknowledged_lines),
-            count(self.files),
-            count(self.records),
-            count(self.calls),
-            count(self.payload_units),
+            many(self.totals.acknowledged_lines, "line"),
+            many(self.files, "file"),
+            many(self.records, "record"),
+            many(self.calls, "call"),
+            many(self.payload_units, "payload unit"),
         )?;
         if self.unmerged > self.payload_units {
             write!(formatter, " instead of {}", count(self.unmerged))?;

@@ -1,11 +1,11 @@
 //! The status as one page of text.
 //!
-//! Invariant: what is wrong stands on top; a column that would only hold zeros is still there, so that
-//! the page looks the same on every day.
+//! Invariant: what is wrong stands on top; a column that would only hold zeros is still there, so
+//! that the page looks the same on every day.
 
 use std::fmt;
 
-use crate::cli::figures::{bytes, count, percent, seconds};
+use crate::cli::figures::{bytes, count, many, percent, seconds};
 use crate::cli::screen::Style;
 use crate::cli::table::{Align, Table};
 use crate::control::status::{FileStatus, FlowStatus, Status};
@@ -110,9 +110,9 @@ fn sent(flow: &FlowStatus) -> String {
     table.row([
         "sent".to_owned(),
         format!(
-            "{} records in {} calls, {}, {} full",
-            count(sent.records),
-            count(sent.calls),
+            "{} in {}, {}, {} full",
+            many(sent.records, "record"),
+            many(sent.calls, "call"),
             bytes(sent.bytes),
             percent(sent.fill)
         ),
@@ -120,19 +120,19 @@ fn sent(flow: &FlowStatus) -> String {
     table.row([
         "units".to_owned(),
         format!(
-            "{} payload units, {} if every line were a record",
-            count(sent.payload_units),
+            "{}, {} if every line were a record",
+            many(sent.payload_units, "payload unit"),
             count(sent.payload_units_unmerged)
         ),
     ]);
     table.row([
         "refused".to_owned(),
         format!(
-            "{} records throttled, {} failed, {} dead-lettered; {} calls failed",
-            count(sent.records_throttled),
+            "{} throttled, {} failed, {} dead-lettered; {} failed",
+            many(sent.records_throttled, "record"),
             count(sent.records_failed),
             count(sent.records_dead_lettered),
-            count(sent.calls_failed)
+            many(sent.calls_failed, "call")
         ),
     ]);
     let last = sent.last_accepted_seconds.map_or_else(
