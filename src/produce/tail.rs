@@ -3,9 +3,23 @@
 //! Invariant: the chunks of one file follow each other without gap or overlap, from the position at
 //! which the file was opened; a byte is passed on once a run.
 
+pub mod buffer;
+pub mod file;
+mod follow;
+pub mod generations;
+pub mod identity;
+pub mod status;
+pub mod tailer;
+pub mod wake;
+
+#[cfg(test)]
+mod tests;
+
+pub use status::TailStatus;
+
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -86,11 +100,35 @@ pub struct Opened {
 /// What reading and acknowledgement tell each other about one file.
 #[derive(Debug, Default)]
 pub struct Progress {
+    size: AtomicU64,
     read: AtomicU64,
     settled: AtomicU64,
+    rotated: AtomicBool,
 }
 
 impl Progress {
+    /// Sets the size the file was last seen with. Called by the reader only.
+    pub fn seen(&self, size: u64) {
+        self.size.store(size, Ordering::Release);
+    }
+
+    /// Returns the size the file was last seen with.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// Says whether the file has lost its name (renamed away or deleted). Called by the reader only.
+    pub fn set_rotated(&self, rotated: bool) {
+        self.rotated.store(rotated, Ordering::Release);
+    }
+
+    /// Returns true where the file has lost its name and is being read to its end.
+    #[must_use]
+    pub fn is_rotated(&self) -> bool {
+        self.rotated.load(Ordering::Acquire)
+    }
+
     /// Sets the offset up to which the file has been read and passed on. Called by the reader only.
     pub fn read_to(&self, offset: u64) {
         self.read.store(offset, Ordering::Release);

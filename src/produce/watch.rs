@@ -1,1 +1,235 @@
-//! (to be written)
+//! Watching: which paths may have changed, from inotify on directories; the periodic scan is the truth.
+//!
+//! Invariant: whatever happens to a watched path, either the path is among the next [`Changes`], or
+//! `rescan` is set. Events that are lost (queue overflow, no watches left) only cost time, never lines:
+//! then files are polled, and the scan finds the rest.
+
+pub mod facts;
+pub mod patterns;
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use notify::event::{EventKind, Flag, ModifyKind};
+use notify::{Config, Event, RecommendedWatcher, RecursiveMode, Watcher};
+
+use super::tail::wake::Wake;
+
+/// The most changed paths remembered between two looks; beyond it everything is scanned.
+const PATHS_MAX: usize = 16 * 1024;
+
+/// What a change asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    /// Bytes may have been written: read on.
+    Data,
+    /// The name may stand for another file now, or for none: look at it first.
+    Name,
+}
+
+/// The paths that may have changed since the last look.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// What happened to which path; the stronger change wins.
+    pub paths: HashMap<PathBuf, Change>,
+    /// Whether more may have happened than `paths` says.
+    pub rescan: bool,
+}
+
+impl Changes {
+    /// Returns true where nothing changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.paths.is_empty() && !self.rescan
+    }
+
+    /// Takes in one event of the watcher.
+    fn add(&mut self, event: &Event) {
+        if event.attrs.flag() == Some(Flag::Rescan) {
+            self.rescan = true;
+        }
+        let change = match event.kind {
+            EventKind::Access(_) => return,
+            EventKind::Modify(ModifyKind::Data(_)) => Change::Data,
+            _ => Change::Name,
+        };
+        for path in &event.paths {
+            if let Some(known) = self.paths.get_mut(path) {
+                *known = change.max(*known);
+            } else if self.paths.len() < PATHS_MAX {
+                self.paths.insert(path.clone(), change);
+            } else {
+                self.rescan = true;
+            }
+        }
+    }
+}
+
+/// Watches the directories of one flow.
+#[derive(Debug)]
+pub struct Watch {
+    /// Nothing where inotify cannot be had.
+    watcher: Option<RecommendedWatcher>,
+    directories: BTreeSet<PathBuf>,
+    changes: Arc<Mutex<Changes>>,
+    /// Why files must be polled, in words; nothing where every directory is watched.
+    degraded: Option<String>,
+}
+
+impl Watch {
+    /// Starts watching nothing yet; `wake` is rung at every change.
+    #[must_use]
+    pub fn new(wake: Arc<Wake>) -> Self {
+        let changes = Arc::new(Mutex::new(Changes::default()));
+        let shared = Arc::clone(&changes);
+        let on_event = move |event: notify::Result<Event>| {
+            {
+                let mut changes = lock(&shared);
+                match event {
+                    Ok(event) => changes.add(&event),
+                    // What could not be told may be anything.
+                    Err(_) => changes.rescan = true,
+                }
+                if changes.is_empty() {
+                    return;
+                }
+            }
+            wake.ring();
+        };
+        let (watcher, degraded) = match RecommendedWatcher::new(on_event, Config::default()) {
+            Ok(watcher) => (Some(watcher), None),
+            Err(error) => (None, Some(format!("inotify is not available: {error}"))),
+        };
+        Self { watcher, directories: BTreeSet::new(), changes, degraded }
+    }
+
+    /// Returns what may have changed since the last call.
+    #[must_use]
+    pub fn take(&self) -> Changes {
+        std::mem::take(&mut *lock(&self.changes))
+    }
+
+    /// Returns why files must be polled, in words; nothing where events can be relied on.
+    #[must_use]
+    pub fn degraded(&self) -> Option<&str> {
+        self.degraded.as_deref()
+    }
+
+    /// Watches exactly `wanted` from now on, as far as the system lets; returns true where a
+    /// directory was added, whose files may have changed before it was watched.
+    pub fn set_directories(&mut self, wanted: &BTreeSet<PathBuf>) -> bool {
+        let Some(watcher) = &mut self.watcher else { return false };
+        for gone in self.directories.difference(wanted) {
+            // A directory that was removed has lost its watch already.
+            let _ = watcher.unwatch(gone);
+        }
+        let mut degraded = None;
+        let mut kept: BTreeSet<PathBuf> = self.directories.intersection(wanted).cloned().collect();
+        let before = kept.len();
+        for directory in wanted.difference(&self.directories) {
+            match watcher.watch(directory, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    kept.insert(directory.clone());
+                }
+                Err(error) if is_missing(&error) => {}
+                Err(error) => {
+                    degraded = Some(format!("cannot watch {}: {error}", directory.display()));
+                }
+            }
+        }
+        let added = kept.len() > before;
+        self.directories = kept;
+        self.degraded = degraded;
+        added
+    }
+
+    /// Forgets that `path` is watched: a directory under that name was removed or replaced, so
+    /// that the next [`Watch::set_directories`] watches what stands there then.
+    pub fn forget(&mut self, path: &Path) {
+        if self.directories.remove(path)
+            && let Some(watcher) = &mut self.watcher
+        {
+            let _ = watcher.unwatch(path);
+        }
+    }
+}
+
+fn lock(changes: &Mutex<Changes>) -> std::sync::MutexGuard<'_, Changes> {
+    // A panic ends the process in production, and no state in here can be left half changed.
+    changes.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn is_missing(error: &notify::Error) -> bool {
+    match &error.kind {
+        notify::ErrorKind::PathNotFound => true,
+        notify::ErrorKind::Io(error) => error.kind() == std::io::ErrorKind::NotFound,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// Collects changes until `done` or a deadline.
+    fn collect(watch: &Watch, wake: &Wake, done: impl Fn(&Changes) -> bool) -> Changes {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut all = Changes::default();
+        while !done(&all) {
+            assert!(Instant::now() < deadline, "never seen: {all:?}");
+            let changes = watch.take();
+            all.rescan |= changes.rescan;
+            for (path, change) in changes.paths {
+                let known = all.paths.entry(path).or_insert(change);
+                *known = change.max(*known);
+            }
+            wake.wait(Duration::from_millis(50));
+        }
+        all
+    }
+
+    #[test]
+    fn writes_are_data_and_renames_are_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().canonicalize().unwrap();
+        let (old, new) = (root.join("app.log"), root.join("app.log.1"));
+        fs::write(&old, b"one\n").unwrap();
+        let wake = Arc::new(Wake::new());
+        let mut watch = Watch::new(Arc::clone(&wake));
+        assert!(watch.set_directories(&BTreeSet::from([root.clone()])));
+        assert!(!watch.set_directories(&BTreeSet::from([root])));
+        assert_eq!(watch.degraded(), None);
+
+        fs::OpenOptions::new()
+            .append(true)
+            .open(&old)
+            .and_then(|mut file| {
+                use std::io::Write;
+                file.write_all(b"two\n")
+            })
+            .unwrap();
+        let seen = collect(&watch, &wake, |seen| seen.paths.contains_key(&old));
+        assert_eq!(seen.paths[&old], Change::Data);
+
+        fs::rename(&old, &new).unwrap();
+        collect(&watch, &wake, |seen| {
+            seen.paths.get(&old) == Some(&Change::Name)
+                && seen.paths.get(&new) == Some(&Change::Name)
+        });
+    }
+
+    #[test]
+    fn more_changes_than_are_remembered_ask_for_a_scan() {
+        let mut changes = Changes::default();
+        for number in 0..=PATHS_MAX {
+            let event = Event::new(EventKind::Any).add_path(PathBuf::from(number.to_string()));
+            changes.add(&event);
+        }
+        assert!(changes.rescan);
+        assert_eq!(changes.paths.len(), PATHS_MAX);
+    }
+}

@@ -70,6 +70,11 @@ impl File {
         self.progress.read()
     }
 
+    /// Returns the size last seen.
+    fn size(&self) -> u64 {
+        self.size.max(self.progress.size())
+    }
+
     /// Returns true where the file is gone and all that was read of it is settled.
     pub(super) fn is_finished(&self) -> bool {
         self.end.is_some_and(|end| self.settled.position().offset >= end)
@@ -84,7 +89,7 @@ impl File {
             origin: Arc::clone(&self.origin),
             identity: self.identity,
             position: self.settled.position(),
-            size: self.size,
+            size: self.size(),
             ended: self.is_finished(),
             books: self.settled.books(),
         }
@@ -95,11 +100,11 @@ impl File {
         let books = self.settled.books_in_all();
         let in_flight = self.in_flight();
         let offset = self.settled.position().offset;
-        let size = self.size.max(self.read_to());
+        let size = self.size().max(self.read_to());
         let state = match self.end {
             Some(_) => "ended",
-            None if self.path == self.origin => "following",
-            None => "rotated",
+            None if self.progress.is_rotated() => "rotated",
+            None => "following",
         };
         FileStatus {
             path: self.path.to_string_lossy().into_owned(),

@@ -1,0 +1,181 @@
+//! The memory that lines are read into: a bounded budget of recycled blocks for one flow.
+//!
+//! Invariant: the bytes lent out never exceed the budget, but for one loan at a time that is larger
+//! than the whole budget (a very long line), which is lent only while nothing else is. A loan ends
+//! when the last [`Bytes`] slice of it is dropped, whichever thread does that.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use super::wake::Wake;
+
+/// How much is read at a time. Reading costs the same per byte from 64 KiB on; from 1 MiB on the
+/// block leaves the L2 cache before it is cut, encoded and hashed.
+pub const BLOCK: usize = 256 * 1024;
+
+/// What a small loan is charged beyond its bytes: allocation, [`Bytes`] handle and queue entry.
+const OVERHEAD: usize = 128;
+
+/// The budget of one flow.
+#[derive(Debug)]
+pub struct Budget {
+    limit: usize,
+    lent: AtomicUsize,
+    /// Blocks that came back, to be lent again: a fresh block costs page faults.
+    free: Mutex<Vec<Vec<u8>>>,
+    /// Told when something comes back.
+    wake: Arc<Wake>,
+}
+
+/// A loan that is being filled.
+#[derive(Debug)]
+pub struct Loan {
+    bytes: Vec<u8>,
+    charge: usize,
+    budget: Arc<Budget>,
+}
+
+impl Budget {
+    /// Returns a budget of `limit` bytes.
+    #[must_use]
+    pub fn new(limit: usize, wake: Arc<Wake>) -> Arc<Self> {
+        Arc::new(Self { limit, lent: AtomicUsize::new(0), free: Mutex::default(), wake })
+    }
+
+    /// Returns true where a loan of a whole block would be given.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.fits(BLOCK)
+    }
+
+    /// Returns the bytes that are lent out.
+    #[must_use]
+    pub fn lent(&self) -> usize {
+        self.lent.load(Ordering::Acquire)
+    }
+
+    /// Lends `size` writable bytes, or nothing where that would exceed the budget. Sizes up to a
+    /// block are served with a whole, recycled one.
+    #[must_use]
+    pub fn lend(self: &Arc<Self>, size: usize) -> Option<Loan> {
+        let charge = size.max(BLOCK);
+        if !self.fits(charge) {
+            return None;
+        }
+        self.lent.fetch_add(charge, Ordering::AcqRel);
+        let recycled = if charge == BLOCK { self.free().pop() } else { None };
+        let bytes = recycled.unwrap_or_else(|| vec![0; charge]);
+        Some(Loan { bytes, charge, budget: Arc::clone(self) })
+    }
+
+    /// Copies a few bytes into memory of their own, so that a short line does not hold a block.
+    #[must_use]
+    pub fn copy(self: &Arc<Self>, bytes: &[u8]) -> Bytes {
+        let charge = bytes.len().saturating_add(OVERHEAD);
+        self.lent.fetch_add(charge, Ordering::AcqRel);
+        let loan = Loan { bytes: bytes.to_vec(), charge, budget: Arc::clone(self) };
+        loan.freeze(0, bytes.len())
+    }
+
+    /// Only one thread borrows, so a check before the addition cannot be overtaken by another loan.
+    fn fits(&self, charge: usize) -> bool {
+        let lent = self.lent();
+        lent == 0 || lent.saturating_add(charge) <= self.limit
+    }
+
+    fn free(&self) -> std::sync::MutexGuard<'_, Vec<Vec<u8>>> {
+        // A panic ends the process in production (`panic = "abort"`), and the list has no state
+        // that a panic could leave half done.
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Loan {
+    /// Returns the bytes to fill; at least as many as were asked for.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+
+    /// Returns what has been filled so far.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Returns the bytes `start..end` as shared memory; the loan ends when the last slice of it is gone.
+    #[must_use]
+    pub fn freeze(self, start: usize, end: usize) -> Bytes {
+        Bytes::from_owner(self).slice(start..end)
+    }
+}
+
+impl AsRef<[u8]> for Loan {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        if self.charge == BLOCK {
+            // Blocks are kept up to the budget, never beyond: they came out of it.
+            self.budget.free().push(std::mem::take(&mut self.bytes));
+        }
+        self.budget.lent.fetch_sub(self.charge, Ordering::AcqRel);
+        self.budget.wake.room();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn budget(limit: usize) -> Arc<Budget> {
+        Budget::new(limit, Arc::new(Wake::new()))
+    }
+
+    #[test]
+    fn nothing_is_lent_beyond_the_budget() {
+        let budget = budget(2 * BLOCK);
+        let first = budget.lend(10).unwrap();
+        let _second = budget.lend(BLOCK).unwrap();
+        assert!(budget.lend(1).is_none());
+        drop(first);
+        assert!(budget.lend(1).is_some());
+    }
+
+    #[test]
+    fn a_loan_ends_with_its_last_slice() {
+        let budget = budget(BLOCK);
+        let bytes = budget.lend(100).unwrap().freeze(0, 100);
+        let slice = bytes.slice(10..20);
+        drop(bytes);
+        assert_eq!(budget.lent(), BLOCK);
+        drop(slice);
+        assert_eq!(budget.lent(), 0);
+        assert!(budget.has_room());
+    }
+
+    #[test]
+    fn a_loan_larger_than_the_budget_is_given_alone() {
+        let budget = budget(BLOCK);
+        let large = budget.lend(10 * BLOCK).unwrap();
+        assert!(budget.lend(1).is_none());
+        drop(large);
+        let small = budget.lend(1).unwrap();
+        assert!(budget.lend(10 * BLOCK).is_none());
+        drop(small);
+    }
+
+    #[test]
+    fn a_copy_is_charged_by_its_own_size() {
+        let budget = budget(BLOCK);
+        let copy = budget.copy(b"short line\n");
+        assert_eq!(&copy[..], b"short line\n");
+        assert_eq!(budget.lent(), 11 + OVERHEAD);
+        drop(copy);
+        assert_eq!(budget.lent(), 0);
+    }
+}

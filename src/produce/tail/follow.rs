@@ -1,0 +1,402 @@
+//! What a path means now: followed on, renamed, replaced, truncated, gone, new, or a copy.
+//!
+//! Invariant: a file is opened before anything is decided about it, and every decision is made of the
+//! facts of the open descriptor. A file that vanishes in between changes nothing.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use memchr::memrchr;
+
+use super::file::{Name, TailedFile, Turn, read_full, read_head, read_preceding};
+use super::generations::{Candidate, Ended};
+use super::identity::may_be_copy;
+use super::tailer::{Phase, Tailer};
+use super::{FileEvent, Output};
+use crate::position::{FileKey, Fingerprint, Preceding};
+use crate::produce::watch::facts::Place;
+use crate::produce::watch::patterns::Found;
+
+impl Tailer {
+    /// Takes note of a file that a scan or an event found under a path.
+    pub(super) fn follow(&mut self, found: Found, now: Instant) {
+        let place = found.facts.place();
+        if let Some(key) = self.places.get(&place).copied() {
+            self.see_again(key, &found, now);
+        } else if let Some((held, ..)) =
+            self.held.iter_mut().find(|(held, ..)| held.facts.place() == place)
+        {
+            held.path = Arc::from(found.path);
+        } else if self.patterns.matches(&found.path)
+            && !self.ignored.contains(&(place, found.facts.birth))
+        {
+            if let Some(other) = self.key_at(&found.path) {
+                self.lose_name(other, now);
+            }
+            match Candidate::open(&found.path, found.linked) {
+                Ok(candidate) => self.consider(candidate, now),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => self.around.status.trouble(&found.path, &error),
+            }
+        }
+    }
+
+    /// A followed inode was found under a path: its own, a new one, or a second one.
+    fn see_again(&mut self, key: FileKey, found: &Found, now: Instant) {
+        let Some(file) = self.files.get_mut(&key) else { return };
+        let (born, known) = (found.facts.birth, file.identity.birth);
+        if file.handle.is_none() && born != known && born != 0 && known != 0 {
+            // The inode was used again while no descriptor kept it.
+            let size = file.size;
+            self.end(key, size, "deleted", now);
+            return self.follow(found.clone(), now);
+        }
+        if *file.path != *found.path {
+            let has_name = file.name != Name::Lost && stands_at(&file.path, found.facts.place());
+            if has_name {
+                return;
+            }
+            self.rename(key, found, now);
+        } else if file.name == Name::Lost {
+            self.name(key, found);
+        }
+        let Some(file) = self.files.get_mut(&key) else { return };
+        // Written since the last look: looked at even at the same size, for what was read may have
+        // been truncated and written again.
+        let written = file.modified != found.facts.modified;
+        file.modified = found.facts.modified;
+        if found.facts.size < file.offset || written && !is_as_read(file) {
+            let size_before = file.size;
+            self.end(key, size_before, "truncated", now);
+            self.next_scan = now;
+            return;
+        }
+        file.see(found.facts.size, now);
+        if file.has_unread() || written {
+            self.enqueue(key);
+        }
+    }
+
+    fn rename(&mut self, key: FileKey, found: &Found, now: Instant) {
+        if let Some(other) = self.key_at(&found.path).filter(|other| *other != key) {
+            self.lose_name(other, now);
+        }
+        let covered = self.patterns.matches(&found.path);
+        let Some(file) = self.files.get_mut(&key) else { return };
+        if self.paths.get(&file.path) == Some(&key) {
+            self.paths.remove(&file.path);
+        }
+        file.path = Arc::from(found.path.as_path());
+        let path = Arc::clone(&file.path);
+        self.outbox.push_back(Output::File(FileEvent::Moved { key, path }));
+        if covered {
+            self.name(key, found);
+        } else {
+            self.lose_name(key, now);
+        }
+    }
+
+    fn name(&mut self, key: FileKey, found: &Found) {
+        let Some(file) = self.files.get_mut(&key) else { return };
+        file.name = Name::found(found.linked);
+        file.progress.set_rotated(false);
+        self.paths.insert(Arc::clone(&file.path), key);
+    }
+
+    /// A path that was seen before stands for no file now.
+    pub(super) fn observe_gone(&mut self, path: &Path, now: Instant) {
+        if let Some(key) = self.key_at(path) {
+            self.lose_name(key, now);
+        }
+    }
+
+    /// No pattern finds the file any more: what is left is read from its descriptor.
+    fn lose_name(&mut self, key: FileKey, now: Instant) {
+        let Some(file) = self.files.get_mut(&key) else { return };
+        if self.paths.get(&file.path) == Some(&key) {
+            self.paths.remove(&file.path);
+        }
+        if file.name != Name::Lost {
+            file.name = Name::Lost;
+            file.progress.set_rotated(true);
+            file.changed_at = now;
+        }
+        self.enqueue(key);
+    }
+
+    /// Decides what a file that is not followed is.
+    pub(super) fn consider(&mut self, candidate: Candidate, now: Instant) {
+        match self.recognise(&candidate, now) {
+            Ok(Some((known, before))) => self.adopt(&known, before, candidate, now),
+            Ok(None) => self.consider_new(candidate, now),
+            Err(error) => self.around.status.trouble(&candidate.path, &error),
+        }
+    }
+
+    fn recognise(
+        &mut self,
+        candidate: &Candidate,
+        now: Instant,
+    ) -> io::Result<Option<(Ended, Preceding)>> {
+        let found = self.generations.recognise_place(candidate, now)?;
+        if found.is_some() || self.phase == Phase::Starting {
+            return Ok(found);
+        }
+        self.generations.recognise_content(candidate)
+    }
+
+    fn consider_new(&mut self, candidate: Candidate, now: Instant) {
+        if candidate.facts.size == 0 {
+            // Followed from its first byte on; until then there is nothing to know it by.
+            return;
+        }
+        if candidate.is_compressed() {
+            tracing::info!(
+                flow = &*self.flow.name, path = %candidate.path.display(),
+                "a compressed file is not followed"
+            );
+            self.ignored.insert((candidate.facts.place(), candidate.facts.birth));
+            return;
+        }
+        if self.phase == Phase::Starting {
+            // What it is can be told once it is known which known files are missing.
+            self.deferred.push(candidate.path);
+            return;
+        }
+        match if self.phase == Phase::Started { self.suspect(&candidate) } else { None } {
+            Some(original) => self.held.push((candidate, original, now)),
+            None => self.begin(candidate, now),
+        }
+    }
+
+    /// Returns the followed file that `candidate` may be a copy of, by what is remembered of it: it
+    /// may have been truncated already.
+    fn suspect(&self, candidate: &Candidate) -> Option<FileKey> {
+        let may_be = |file: &&TailedFile| {
+            let width = file.prefix.len().min(candidate.head.len());
+            let known = file.identity.fingerprint;
+            if file.prefix.get(..width) != candidate.head.get(..width) {
+                false
+            } else if candidate.head.len() >= usize::from(known.len) {
+                known.matches(&candidate.head)
+            } else {
+                // The copy is still being made.
+                let head = file.handle.as_ref().map(read_head);
+                head.is_none_or(|head| head.is_ok_and(|head| may_be_copy(&candidate.head, &head)))
+            }
+        };
+        self.files.values().find(may_be).map(|file| file.key)
+    }
+
+    /// Follows a file that is not known.
+    fn begin(&mut self, candidate: Candidate, now: Instant) {
+        let Some(key) = self.around.keys.allot() else {
+            // The next commit reserves more numbers, and the next scan finds the file again.
+            return;
+        };
+        let start = if self.begins_at_end() { last_line_start(&candidate) } else { Ok(0) };
+        let start = start.and_then(|at| Ok((at, read_preceding(&candidate.handle, at)?)));
+        match start {
+            Ok(start) => {
+                let origin = Arc::clone(&candidate.path);
+                self.take_on(key, origin, start, candidate, now);
+            }
+            Err(error) => self.around.status.trouble(&candidate.path, &error),
+        }
+    }
+
+    /// Goes on with a known generation where it was left.
+    fn adopt(&mut self, known: &Ended, before: Preceding, candidate: Candidate, now: Instant) {
+        let start = (known.known.position.offset, before);
+        self.take_on(known.key, Arc::clone(&known.origin), start, candidate, now);
+    }
+
+    fn take_on(
+        &mut self,
+        key: FileKey,
+        origin: Arc<Path>,
+        start: (u64, Preceding),
+        candidate: Candidate,
+        now: Instant,
+    ) {
+        let identity = candidate.facts.identity(Fingerprint::of(&candidate.head));
+        let opened = (candidate.handle, candidate.facts);
+        let mut file = TailedFile::new(key, candidate.path, opened, identity, start, now);
+        file.origin = origin;
+        file.name = Name::found(candidate.linked);
+        file.set_prefix(&candidate.head);
+        file.until = self.once.then_some(candidate.facts.size);
+        self.places.insert(candidate.facts.place(), key);
+        self.paths.insert(Arc::clone(&file.path), key);
+        self.announce(&file);
+        self.files.insert(key, file);
+        self.enqueue(key);
+        self.opened_one();
+        if self.open > self.flow.tail.open_files
+            && let Some(file) = self.files.get_mut(&key)
+        {
+            // Every descriptor is needed for something that waits to be read: this one waits without.
+            file.handle = None;
+            self.open = self.open.saturating_sub(1);
+        }
+    }
+
+    /// Decides about the files that may be copies, as soon as it can be told.
+    pub(super) fn settle_held(&mut self, now: Instant) {
+        for (mut candidate, original, since) in std::mem::take(&mut self.held) {
+            let size = candidate.facts.size;
+            if let Err(error) = candidate.refresh() {
+                self.around.status.trouble(&candidate.path, &error);
+            }
+            let since = if candidate.facts.size == size { since } else { now };
+            let waited = now.saturating_duration_since(since) >= self.flow.tail.scan_interval;
+            match self.files.get(&original) {
+                None => self.consider(candidate, now),
+                Some(file) if !is_as_read(file) => {
+                    // It was truncated: its next turn ends it.
+                    self.enqueue(original);
+                    self.held.push((candidate, original, since));
+                }
+                Some(file) if waited || differs(&candidate, file) => self.begin(candidate, now),
+                Some(_) => self.held.push((candidate, original, since)),
+            }
+        }
+    }
+
+    /// Ends the first scan: what the checkpoint knows and no pattern found is looked for beside where
+    /// it was, then the files that are new can be told from copies of it.
+    pub(super) fn finish_start(&mut self, now: Instant) {
+        for known in self.generations.take_missing() {
+            self.look_for(known, now);
+        }
+        self.phase = Phase::Started;
+        for path in std::mem::take(&mut self.deferred) {
+            if !self.paths.contains_key(&path) {
+                self.observe_at_start(&path, now);
+            }
+        }
+    }
+
+    fn observe_at_start(&mut self, path: &Path, now: Instant) {
+        match Candidate::open(path, path.is_symlink()) {
+            Ok(candidate) => self.consider(candidate, now),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => self.around.status.trouble(path, &error),
+        }
+    }
+
+    /// A known file that no pattern finds: renamed in its directory, or gone.
+    fn look_for(&mut self, mut known: Ended, now: Instant) {
+        let own = known.known.identity;
+        let place = Place { device: own.device, inode: own.inode };
+        let directory = known.path.parent().unwrap_or(Path::new("/"));
+        let renamed = Self::name_of(directory, place)
+            .and_then(|path| Candidate::open(&path, false).ok())
+            .filter(|candidate| candidate.facts.place() == place);
+        if let Some(candidate) = renamed
+            && let Ok((super::identity::Verdict::Same, before)) = candidate.compare(&known.known)
+        {
+            let key = known.key;
+            self.adopt(&known, before, candidate, now);
+            return self.lose_name(key, now);
+        }
+        tracing::info!(
+            flow = &*self.flow.name, path = %known.path.display(),
+            "a file is gone since the agent stopped"
+        );
+        let (key, end) = (known.key, known.known.position.offset);
+        self.outbox.push_back(Output::File(FileEvent::Closed { key, end, gone: true }));
+        if directory.is_dir() {
+            known.give_up(now);
+        }
+        self.generations.add(known);
+    }
+
+    /// A file without a name and without a descriptor: it may stand in its directory under another name.
+    pub(super) fn find_elsewhere(&mut self, key: FileKey, now: Instant) {
+        let Some(file) = self.files.get(&key) else { return };
+        let place = Place { device: file.identity.device, inode: file.identity.inode };
+        let size = file.size;
+        let directory = file.path.parent().unwrap_or(Path::new("/"));
+        let renamed = Self::name_of(directory, place)
+            .and_then(|path| Candidate::open(&path, false).ok())
+            .filter(|candidate| {
+                let (born, known) = (candidate.facts.birth, file.identity.birth);
+                candidate.facts.place() == place && (born == known || born == 0 || known == 0)
+            });
+        let Some(candidate) = renamed else { return self.end(key, size, "deleted", now) };
+        if let Some(file) = self.files.get_mut(&key) {
+            file.path = Arc::clone(&candidate.path);
+            file.handle = Some(candidate.handle);
+            let path = Arc::clone(&file.path);
+            self.outbox.push_back(Output::File(FileEvent::Moved { key, path }));
+            self.opened_one();
+        }
+    }
+
+    /// A file without a name has been quiet for long enough: its last line is taken as it stands, and
+    /// the generation ends.
+    pub(super) fn finish(&mut self, key: FileKey, now: Instant) {
+        let bounds = self.bounds(true);
+        let Some(file) = self.files.get_mut(&key) else { return };
+        let size = file.size;
+        if file.offset >= size {
+            return self.end(key, size, "finished", now);
+        }
+        match file.turn(&self.around.budget, bounds, now) {
+            Ok(Turn::Chunk(chunk, _)) => self.outbox.push_back(Output::Chunk(chunk)),
+            Ok(Turn::Rewritten { size_before }) => self.end(key, size_before, "truncated", now),
+            Ok(Turn::Quiet(_) | Turn::Searching | Turn::NoRoom) => {}
+            Err(error) => {
+                let path = Arc::clone(&file.path);
+                self.around.status.trouble(&path, &error);
+                self.end(key, size, "unreadable", now);
+            }
+        }
+    }
+}
+
+/// Returns true where `path` stands for the file in `place`.
+fn stands_at(path: &Path, place: Place) -> bool {
+    let found = crate::produce::watch::patterns::find(path);
+    found.is_ok_and(|found| found.is_some_and(|found| found.facts.place() == place))
+}
+
+/// Returns true where the first bytes and those before the offset are still what they were.
+fn is_as_read(file: &TailedFile) -> bool {
+    let Some(handle) = &file.handle else { return true };
+    let before = read_preceding(handle, file.offset);
+    before.is_ok_and(|before| before == file.preceding)
+        && read_head(handle).is_ok_and(|head| file.identity.fingerprint.matches(&head))
+}
+
+/// Returns true where `candidate` is certainly no copy of `file`, finished or not: it is longer, or
+/// its last bytes are others.
+fn differs(candidate: &Candidate, file: &TailedFile) -> bool {
+    let size = candidate.facts.size;
+    let Some(original) = &file.handle else { return false };
+    match (read_preceding(&candidate.handle, size), read_preceding(original, size)) {
+        (Ok(one), Ok(other)) => one != other,
+        _ => true,
+    }
+}
+
+/// Returns where the last line begins that is still being written: after the last newline.
+fn last_line_start(candidate: &Candidate) -> io::Result<u64> {
+    const STEP: u64 = 64 * 1024;
+    let mut end = candidate.facts.size;
+    let mut block = vec![0; usize::try_from(STEP).unwrap_or_default()];
+    while end > 0 {
+        let from = end.saturating_sub(STEP);
+        let width = usize::try_from(end.saturating_sub(from)).unwrap_or_default();
+        let part = block.get_mut(..width).unwrap_or_default();
+        let filled = read_full(&candidate.handle, part, from)?;
+        if let Some(at) = memrchr(b'\n', part.get(..filled).unwrap_or_default()) {
+            return Ok(from.saturating_add(at as u64).saturating_add(1));
+        }
+        end = from;
+    }
+    Ok(0)
+}

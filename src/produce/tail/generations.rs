@@ -1,0 +1,264 @@
+//! Generations that are not being followed: those that have ended, those a checkpoint tells of that
+//! were not found yet, and files that may turn out to be copies. Pure but for the reading of evidence.
+//!
+//! Invariant: the content of one generation is followed in one place only. `copytruncate` makes a
+//! second place for it and then destroys the first: the copy takes the position over, so that nothing
+//! is read twice, and what was not read before the truncation is read from the copy.
+//!
+//! ```text
+//!             truncated, deleted, replaced                    found again (inode, or a copy)
+//!  followed ───────────────────────────────▶ Ended ─────────────────────────────────────▶ followed
+//!                                              │ unread, and nobody has it after a grace
+//!                                              ▼
+//!                                             lost, counted
+//! ```
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::file::{read_head, read_preceding};
+use super::identity::{Evidence, Known, Verdict, compare};
+use crate::checkpoint::FileRow;
+use crate::position::{FileKey, Preceding};
+use crate::produce::watch::facts::{Facts, Place};
+
+/// How long an ended generation with unread bytes waits for a copy of it to be found before these
+/// count as lost: the copy was made before the truncation, so the scan that follows finds it.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// The most ended generations remembered; the oldest are forgotten first.
+const ENDED_MAX: usize = 4096;
+
+/// A generation that is known and not followed.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// Which.
+    pub key: FileKey,
+    /// Where it stood last.
+    pub path: Arc<Path>,
+    /// Where it was first found.
+    pub origin: Arc<Path>,
+    /// By what it is known, and how far it was read.
+    pub known: Known,
+    /// Bytes that were there and not read.
+    pub unread: u64,
+    /// Why it ended, in a word for the log.
+    pub reason: &'static str,
+    /// Until when a copy may be found before `unread` counts as lost; nothing once that is settled.
+    pub lost_at: Option<Instant>,
+}
+
+impl Ended {
+    /// Returns what a checkpoint row says of a generation.
+    #[must_use]
+    pub fn stored(row: &FileRow) -> Self {
+        Self {
+            key: row.key,
+            path: Arc::clone(&row.path),
+            origin: Arc::clone(&row.origin),
+            known: Known { identity: row.identity, position: row.position },
+            unread: if row.ended { 0 } else { row.size.saturating_sub(row.position.offset) },
+            reason: "missing",
+            lost_at: None,
+        }
+    }
+
+    fn place(&self) -> Place {
+        Place { device: self.known.identity.device, inode: self.known.identity.inode }
+    }
+}
+
+/// A file that was opened and is not followed yet.
+#[derive(Debug)]
+pub struct Candidate {
+    /// Its path.
+    pub path: Arc<Path>,
+    /// Its descriptor.
+    pub handle: File,
+    /// Its facts, by the descriptor.
+    pub facts: Facts,
+    /// Its first bytes.
+    pub head: Vec<u8>,
+    /// Whether the path is a symbolic link.
+    pub linked: bool,
+}
+
+impl Candidate {
+    /// Opens `path` for a look.
+    ///
+    /// # Errors
+    /// Those of opening and reading; nothing has changed then.
+    pub fn open(path: &Path, linked: bool) -> io::Result<Self> {
+        let handle = File::open(path)?;
+        let facts = Facts::of(&handle.metadata()?);
+        let head = read_head(&handle)?;
+        Ok(Self { path: Arc::from(path), handle, facts, head, linked })
+    }
+
+    /// Looks again: the size and the first bytes may have changed.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn refresh(&mut self) -> io::Result<()> {
+        self.facts = Facts::of(&self.handle.metadata()?);
+        self.head = read_head(&self.handle)?;
+        Ok(())
+    }
+
+    /// Compares with a known generation; returns the bytes before its position too.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn compare(&self, known: &Known) -> io::Result<(Verdict, Preceding)> {
+        let elsewhere = known.identity.inode != self.facts.inode;
+        if elsewhere && !known.identity.fingerprint.matches(&self.head) {
+            // Most are ruled out by what has been read already.
+            return Ok((Verdict::Other, Preceding::default()));
+        }
+        let before = read_preceding(&self.handle, known.position.offset)?;
+        let evidence = Evidence { facts: self.facts, head: &self.head, before };
+        Ok((compare(known, &evidence), before))
+    }
+
+    /// Returns true for what a rotation has compressed (gzip, zstd, xz, bzip2): its lines were, or
+    /// will be, read from the original.
+    #[must_use]
+    pub fn is_compressed(&self) -> bool {
+        const MAGICS: [&[u8]; 4] = [b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"BZh"];
+        MAGICS.iter().any(|magic| self.head.starts_with(magic))
+    }
+}
+
+/// The generations that are known and not followed.
+#[derive(Debug, Default)]
+pub struct Generations {
+    /// Those of the checkpoint whose files were not looked for yet, by the place that should hold them.
+    stored: HashMap<Place, Ended>,
+    /// Those that have ended, oldest first.
+    ended: VecDeque<Ended>,
+}
+
+impl Generations {
+    /// Returns the generations that a checkpoint tells of.
+    #[must_use]
+    pub fn stored(rows: &[FileRow]) -> Self {
+        let mut own = Self::default();
+        for row in rows {
+            let known = Ended::stored(row);
+            if row.ended {
+                own.ended.push_back(known);
+            } else if let Some(older) = own.stored.insert(known.place(), known) {
+                own.ended.push_back(older);
+            }
+        }
+        own
+    }
+
+    /// Returns true where nothing is known: no file was ever followed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.stored.is_empty() && self.ended.is_empty()
+    }
+
+    /// Adds one that has just ended.
+    pub fn add(&mut self, ended: Ended) {
+        if self.ended.len() >= ENDED_MAX
+            && let Some(at) = self.ended.iter().position(|known| known.lost_at.is_none())
+        {
+            self.ended.remove(at);
+        }
+        self.ended.push_back(ended);
+    }
+
+    /// Takes out the stored generation whose place `candidate` stands in, should it go on with it.
+    /// Where it has other content, the generation has ended.
+    ///
+    /// # Errors
+    /// Those of reading; nothing has changed then.
+    pub fn recognise_place(
+        &mut self,
+        candidate: &Candidate,
+        now: Instant,
+    ) -> io::Result<Option<(Ended, Preceding)>> {
+        let place = candidate.facts.place();
+        let Some(known) = self.stored.get(&place) else { return Ok(None) };
+        let (verdict, before) = candidate.compare(&known.known)?;
+        let Some(mut known) = self.stored.remove(&place) else { return Ok(None) };
+        if matches!(verdict, Verdict::Same | Verdict::Copy) {
+            return Ok(Some((known, before)));
+        }
+        known.reason = "rewritten";
+        known.give_up(now);
+        self.add(known);
+        Ok(None)
+    }
+
+    /// Takes out the ended generation that `candidate` holds the content of, if any.
+    ///
+    /// # Errors
+    /// Those of reading; nothing has changed then.
+    pub fn recognise_content(
+        &mut self,
+        candidate: &Candidate,
+    ) -> io::Result<Option<(Ended, Preceding)>> {
+        for at in (0..self.ended.len()).rev() {
+            let Some(known) = self.ended.get(at) else { continue };
+            let (verdict, before) = candidate.compare(&known.known)?;
+            if matches!(verdict, Verdict::Same | Verdict::Copy) {
+                return Ok(self.ended.remove(at).map(|known| (known, before)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes out the stored generations that no scan has found, to be looked for elsewhere.
+    pub fn take_missing(&mut self) -> Vec<Ended> {
+        let mut missing: Vec<Ended> = self.stored.drain().map(|(_, known)| known).collect();
+        missing.sort_by_key(|known| known.key);
+        missing
+    }
+
+    /// Returns true where the generation numbered `key` has ended.
+    #[must_use]
+    pub fn has_ended(&self, key: FileKey) -> bool {
+        self.ended.iter().any(|known| known.key == key)
+    }
+
+    /// Returns the generations whose unread bytes are lost by now, each once.
+    pub fn take_lost(&mut self, now: Instant) -> Vec<Ended> {
+        let mut lost = Vec::new();
+        for known in &mut self.ended {
+            if known.lost_at.is_some_and(|at| at <= now) {
+                known.lost_at = None;
+                lost.push(known.clone());
+            }
+        }
+        lost
+    }
+
+    /// Returns all generations with unread bytes that nobody has turned up with so far, each once.
+    pub fn take_all_lost(&mut self, now: Instant) -> Vec<Ended> {
+        self.next_deadlines().max().map_or_else(Vec::new, |last| self.take_lost(last.max(now)))
+    }
+
+    fn next_deadlines(&self) -> impl Iterator<Item = Instant> {
+        self.ended.iter().filter_map(|known| known.lost_at)
+    }
+
+    /// Returns when the next unread bytes count as lost.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.next_deadlines().min()
+    }
+}
+
+impl Ended {
+    /// What is unread counts as lost once nobody has turned up with it in time.
+    pub fn give_up(&mut self, now: Instant) {
+        self.lost_at = (self.unread > 0).then(|| now + GRACE);
+    }
+}

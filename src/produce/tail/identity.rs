@@ -1,0 +1,151 @@
+//! Is this the file we knew? Decided from the inode, the first bytes and the bytes before the offset. Pure.
+//!
+//! Invariant: a position is taken over only by a file whose content up to that position is, by
+//! fingerprint and mark, the content that was settled. Inode numbers alone decide nothing: ext4 uses
+//! them again at once, and devices change their numbers across reboots.
+
+use crate::position::{Fingerprint, Identity, Position, Preceding};
+use crate::produce::watch::facts::Facts;
+
+/// What is known of a generation that a file is compared with.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// By what it is known.
+    pub identity: Identity,
+    /// How far it was read or settled, and the mark of the bytes before.
+    pub position: Position,
+}
+
+/// What a file shows of itself, for the comparison with one [`Known`].
+#[derive(Clone, Copy, Debug)]
+pub struct Evidence<'a> {
+    /// Its facts.
+    pub facts: Facts,
+    /// Its first bytes, at most [`Fingerprint::WIDTH`].
+    pub head: &'a [u8],
+    /// The bytes just before the known position, as many as it has.
+    pub before: Preceding,
+}
+
+/// How a file and a known generation belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The same generation in the same place: go on at its position.
+    Same,
+    /// The same content in another place: a copy (`copytruncate`), or the same file after the device
+    /// number changed. It takes the position over if the generation's own place holds it no more.
+    Copy,
+    /// The same place, but other content: the generation has ended, and a new one begins.
+    Replaced,
+    /// They have nothing to do with each other.
+    Other,
+}
+
+/// Compares a file with a known generation.
+#[must_use]
+pub fn compare(known: &Known, file: &Evidence<'_>) -> Verdict {
+    let own = &known.identity;
+    let same_place = own.device == file.facts.device && own.inode == file.facts.inode;
+    // Where either has no birth time, it says nothing.
+    let same_birth = own.birth == file.facts.birth || own.birth == 0 || file.facts.birth == 0;
+    let same_content = file.facts.size >= known.position.offset
+        && own.fingerprint.matches(file.head)
+        && known.position.mark.matches(file.before.as_slice());
+    // An empty file has nothing to be known by elsewhere. One of which nothing was read yet may be
+    // taken for another that begins like it, which costs nothing: either is read from its start.
+    let telling = own.fingerprint.len > 0;
+    match (same_place, same_content) {
+        (true, true) if same_birth => Verdict::Same,
+        (_, true) if telling => Verdict::Copy,
+        (true, _) => Verdict::Replaced,
+        (false, _) => Verdict::Other,
+    }
+}
+
+/// Returns true where a file beginning with `head` may be an unfinished or finished copy of one
+/// beginning with `original`: one is the start of the other. An empty file may be a copy of anything,
+/// and says so by being the start of it.
+#[must_use]
+pub fn may_be_copy(head: &[u8], original: &[u8]) -> bool {
+    let width = head.len().min(original.len()).min(Fingerprint::WIDTH);
+    head.len() <= original.len().max(width) && head.get(..width) == original.get(..width)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::position::Mark;
+
+    const TEXT: &[u8] = b"first line\nsecond line\nthird line\n";
+
+    fn known(offset: usize) -> Known {
+        Known {
+            identity: facts(7).identity(Fingerprint::of(TEXT)),
+            position: Position { offset: offset as u64, mark: Mark::of(&TEXT[..offset]) },
+        }
+    }
+
+    fn facts(inode: u64) -> Facts {
+        Facts { device: 1, inode, birth: inode * 1000, size: TEXT.len() as u64, ..Facts::default() }
+    }
+
+    fn evidence(facts: Facts, content: &[u8], offset: usize) -> Evidence<'_> {
+        let mut before = Preceding::default();
+        before.push(content.get(..offset).unwrap_or_default());
+        Evidence { facts: Facts { size: content.len() as u64, ..facts }, head: content, before }
+    }
+
+    #[test]
+    fn a_grown_file_is_the_same() {
+        let grown = [TEXT, b"fourth line\n"].concat();
+        assert_eq!(compare(&known(23), &evidence(facts(7), &grown, 23)), Verdict::Same);
+    }
+
+    #[test]
+    fn a_shorter_file_in_its_place_has_replaced_it() {
+        let file = evidence(facts(7), &TEXT[..11], 23);
+        assert_eq!(compare(&known(23), &file), Verdict::Replaced);
+    }
+
+    #[test]
+    fn a_longer_file_with_other_bytes_before_the_offset_has_replaced_it() {
+        let mut other = [TEXT, TEXT].concat();
+        other[20] = b'X';
+        assert_eq!(compare(&known(23), &evidence(facts(7), &other, 23)), Verdict::Replaced);
+    }
+
+    #[test]
+    fn equal_content_in_another_place_is_a_copy() {
+        assert_eq!(compare(&known(23), &evidence(facts(8), TEXT, 23)), Verdict::Copy);
+    }
+
+    #[test]
+    fn an_inode_used_again_is_told_by_its_birth() {
+        let reborn = Facts { birth: 1, ..facts(7) };
+        let empty = Known {
+            identity: Identity { fingerprint: Fingerprint::default(), ..known(0).identity },
+            position: Position::default(),
+        };
+        assert_eq!(compare(&empty, &evidence(reborn, TEXT, 0)), Verdict::Replaced);
+        let unknown = Facts { birth: 0, ..facts(7) };
+        assert_eq!(compare(&empty, &evidence(unknown, TEXT, 0)), Verdict::Same);
+    }
+
+    #[test]
+    fn empty_files_have_nothing_to_do_with_each_other() {
+        let empty = Known {
+            identity: facts(7).identity(Fingerprint::default()),
+            position: Position::default(),
+        };
+        assert_eq!(compare(&empty, &evidence(facts(8), b"", 0)), Verdict::Other);
+    }
+
+    #[test]
+    fn the_start_of_a_file_may_be_a_copy_of_it_and_a_longer_one_may_not() {
+        assert!(may_be_copy(b"", TEXT));
+        assert!(may_be_copy(&TEXT[..9], TEXT));
+        assert!(may_be_copy(TEXT, TEXT));
+        assert!(!may_be_copy(b"other", TEXT));
+        assert!(!may_be_copy(&[TEXT, b"more"].concat(), TEXT));
+    }
+}

@@ -1,0 +1,614 @@
+//! The reading thread of one flow: which files are followed, and whose turn it is.
+//!
+//! Invariant: it never waits for anybody but its own [`Wake`]. While nothing behind takes more, it
+//! still notices files, opens them and follows their renames, so that a dead stream costs no line
+//! that a rotation deletes in the meantime.
+//!
+//! ```text
+//!               changes, scan                 a chunk a turn                 as far as there is room
+//!  file system ──────────────▶ files, ready ──────────────────▶ outbox ──────────────────────────────▶ merge
+//! ```
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, TrySendError};
+
+use super::buffer::{BLOCK, Budget};
+use super::file::{Bounds, More, Name, TailedFile, Turn};
+use super::generations::{Candidate, Ended, Generations};
+use super::identity::Known;
+use super::wake::Wake;
+use super::{FileEvent, Opened, Output, TailStatus};
+use crate::checkpoint::{FileRow, KeyAllocator};
+use crate::config::{Produce, StartAt};
+use crate::position::{FileKey, Fingerprint};
+use crate::produce::merge::RecordLimit;
+use crate::produce::watch::facts::Place;
+use crate::produce::watch::patterns::Patterns;
+use crate::produce::watch::{Change, Watch};
+
+/// Turns between two looks at what has changed: a busy file must not delay the notice of a rename.
+const TURNS: usize = 16;
+
+/// How often files that wait for something (a copy being made, a rotated file to end) are looked at.
+const HOUSEKEEPING: Duration = Duration::from_millis(100);
+
+/// The least that is read of a file at once: below it the calls cost more than the bytes.
+const SHARE_MIN: usize = 16 * 1024;
+
+/// How long a deleted file is held after its last growth: a writer may still have it open.
+const HOLD_DELETED: Duration = Duration::from_secs(4);
+
+/// What the reading thread needs from around it.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// The bounded channel to merging.
+    pub output: Sender<Output>,
+    /// Memory to read into.
+    pub budget: Arc<Budget>,
+    /// The bell that everybody rings.
+    pub wake: Arc<Wake>,
+    /// Numbers for new generations.
+    pub keys: KeyAllocator,
+    /// The stream's record limit: no chunk needs to hold a longer line.
+    pub limit: Arc<RecordLimit>,
+    /// Where the thread tells how it is.
+    pub status: Arc<TailStatus>,
+    /// Set when reading is to end at the next line.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// How far the start of a tailer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// In the first scan of a flow that has never run before.
+    FirstEver,
+    /// In the first scan of this run.
+    Starting,
+    /// The first scan is done.
+    Started,
+}
+
+/// Follows the files of one flow.
+#[derive(Debug)]
+pub struct Tailer {
+    pub(super) flow: Produce,
+    pub(super) around: Surroundings,
+    pub(super) patterns: Patterns,
+    watch: Watch,
+    /// Ends when all that was there at the start has been passed on.
+    pub(super) once: bool,
+    /// How far the start is.
+    pub(super) phase: Phase,
+    pub(super) files: HashMap<FileKey, TailedFile>,
+    pub(super) places: HashMap<Place, FileKey>,
+    pub(super) paths: HashMap<Arc<Path>, FileKey>,
+    ready: VecDeque<FileKey>,
+    /// Open, read to their end: closed first when descriptors run short.
+    idle: VecDeque<FileKey>,
+    pub(super) open: usize,
+    pub(super) generations: Generations,
+    /// Files that may be copies of followed ones, with that one and since when nothing changed.
+    pub(super) held: Vec<(Candidate, FileKey, Instant)>,
+    /// New files that the first scan found, until it is known which known ones are missing.
+    pub(super) deferred: Vec<Arc<Path>>,
+    /// Files that are not followed because they are compressed.
+    pub(super) ignored: HashSet<(Place, u64)>,
+    pub(super) outbox: VecDeque<Output>,
+    pub(super) next_scan: Instant,
+    next_housekeeping: Instant,
+    next_poll: Instant,
+    /// Whether some files are polled: their changes ring no bell.
+    polls: bool,
+    /// How much is read of a file at once.
+    share: usize,
+    /// Beyond how many unsettled bytes a file waits for its turn.
+    unsettled_max: u64,
+}
+
+impl Tailer {
+    /// Returns a tailer that follows nothing yet; `rows` is what the checkpoint knows of the flow, and
+    /// `first_ever` says that it has never run.
+    ///
+    /// # Errors
+    /// A pattern that does not compile.
+    pub fn new(
+        flow: Produce,
+        around: Surroundings,
+        rows: &[FileRow],
+        (first_ever, once): (bool, bool),
+        now: Instant,
+    ) -> Result<Self, globset::Error> {
+        let patterns = Patterns::new(&flow.files, &flow.exclude)?;
+        let watch = Watch::new(Arc::clone(&around.wake));
+        Ok(Self {
+            flow,
+            patterns,
+            watch,
+            once,
+            phase: if first_ever { Phase::FirstEver } else { Phase::Starting },
+            files: HashMap::new(),
+            places: HashMap::new(),
+            paths: HashMap::new(),
+            ready: VecDeque::new(),
+            idle: VecDeque::new(),
+            open: 0,
+            generations: Generations::stored(rows),
+            held: Vec::new(),
+            deferred: Vec::new(),
+            ignored: HashSet::new(),
+            outbox: VecDeque::new(),
+            next_scan: now,
+            next_housekeeping: now,
+            next_poll: now,
+            polls: false,
+            share: BLOCK,
+            unsettled_max: u64::MAX,
+            around,
+        })
+    }
+
+    /// Follows until told to stop, or, with `once`, until all is passed on. Ends by closing the channel.
+    pub fn run(mut self) {
+        while !self.around.stop.load(Ordering::Acquire) {
+            let Some(wait) = self.step(Instant::now()) else { break };
+            if !wait.is_zero() {
+                self.around.wake.wait(wait);
+            }
+        }
+        self.wind_up(Instant::now());
+    }
+
+    /// Passes on what was read and not yet passed on, and what is known to be lost. Waits for room
+    /// as long as somebody takes it.
+    fn wind_up(mut self, now: Instant) {
+        for lost in self.generations.take_all_lost(now) {
+            self.lose(&lost);
+        }
+        for output in self.outbox {
+            if self.around.output.send(output).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Does all that can be done now; returns how long nothing else needs to be done unless the bell
+    /// rings, or nothing where all is done for good.
+    pub fn step(&mut self, now: Instant) -> Option<Duration> {
+        self.take_changes(now);
+        if now >= self.next_scan {
+            self.scan(now);
+        }
+        if now >= self.next_housekeeping {
+            self.keep_house(now);
+        }
+        let starved = self.read(now);
+        if !self.deliver() {
+            // The other side is gone: nobody will take what is read.
+            return None;
+        }
+        if self.once && !starved && self.ready.is_empty() && self.outbox.is_empty() {
+            return None;
+        }
+        let busy = !starved && (!self.ready.is_empty() || !self.outbox.is_empty());
+        Some(if busy { Duration::ZERO } else { self.until_next(now) })
+    }
+
+    /// Passes on what is in the outbox as far as there is room; false where nobody takes it any more.
+    fn deliver(&mut self) -> bool {
+        while let Some(output) = self.outbox.pop_front() {
+            match self.around.output.try_send(output) {
+                Ok(()) => {}
+                Err(TrySendError::Full(output)) => {
+                    self.outbox.push_front(output);
+                    self.around.wake.set_starved(true);
+                    return true;
+                }
+                Err(TrySendError::Disconnected(_)) => return false,
+            }
+        }
+        true
+    }
+
+    /// Reads a few turns; returns true where something is left to read and there is no room for it.
+    fn read(&mut self, now: Instant) -> bool {
+        self.around.wake.set_starved(true);
+        for _ in 0..TURNS {
+            if !self.deliver() || self.ready.is_empty() {
+                break;
+            }
+            if !self.outbox.is_empty() || !self.around.budget.has_room() {
+                return true;
+            }
+            if !self.turn(now) {
+                return true;
+            }
+        }
+        self.around.wake.set_starved(false);
+        false
+    }
+
+    /// Gives the file whose turn it is one; false where there was no room for it.
+    fn turn(&mut self, now: Instant) -> bool {
+        let Some(key) = self.next_ready() else { return self.ready.is_empty() };
+        if !self.make_open(key, now) {
+            return true;
+        }
+        let bounds = self.bounds(self.once);
+        let Some(file) = self.files.get_mut(&key) else { return true };
+        match file.turn(&self.around.budget, bounds, now) {
+            Ok(Turn::Chunk(chunk, more)) => {
+                self.outbox.push_back(Output::Chunk(chunk));
+                self.refresh_fingerprint(key);
+                if more == More::Likely { self.enqueue(key) } else { self.rest(key) }
+            }
+            Ok(Turn::Quiet(_)) => self.rest(key),
+            Ok(Turn::Searching) => self.enqueue(key),
+            Ok(Turn::Rewritten { size_before }) => {
+                self.end(key, size_before, "truncated", now);
+                self.next_scan = now;
+            }
+            Ok(Turn::NoRoom) => {
+                file.queued = true;
+                self.ready.push_front(key);
+                return false;
+            }
+            Err(error) => self.trouble(key, &error),
+        }
+        true
+    }
+
+    /// Returns how a turn is taken just now.
+    pub(super) fn bounds(&self, finish: bool) -> Bounds {
+        Bounds { read: self.share, line: self.around.limit.get(), finish }
+    }
+
+    /// Works out how much each file may have read and unsettled: half the memory, shared by those
+    /// that want some. So one file, or the files of one throttled shard, cannot take it all while
+    /// others have something to read.
+    fn share_out(&mut self) {
+        let wants = |file: &&TailedFile| file.queued || file.unsettled() > 0;
+        let wanting = self.files.values().filter(wants).count().max(1);
+        let share = self.flow.tail.buffer.saturating_div(wanting.saturating_mul(2));
+        self.share = share.clamp(SHARE_MIN, BLOCK);
+        self.unsettled_max = share as u64;
+    }
+
+    /// Takes the next file that has not more unsettled than its share.
+    fn next_ready(&mut self) -> Option<FileKey> {
+        for _ in 0..self.ready.len() {
+            let key = self.ready.pop_front()?;
+            let alone = self.ready.is_empty();
+            match self.files.get_mut(&key) {
+                None => {}
+                Some(file) if !alone && file.unsettled() > self.unsettled_max => {
+                    self.ready.push_back(key);
+                }
+                Some(file) => {
+                    file.queued = false;
+                    return Some(key);
+                }
+            }
+        }
+        None
+    }
+
+    /// Puts a file into the queue of those to read.
+    pub(super) fn enqueue(&mut self, key: FileKey) {
+        if let Some(file) = self.files.get_mut(&key)
+            && !file.queued
+        {
+            file.queued = true;
+            self.ready.push_back(key);
+        }
+    }
+
+    /// A file has been read to its end for now.
+    fn rest(&mut self, key: FileKey) {
+        self.idle.push_back(key);
+        if self.idle.len() > self.open.saturating_mul(2).saturating_add(64) {
+            // The queue holds a file as often as it came to rest: keep the last time only.
+            let mut seen = HashSet::new();
+            self.idle = self.idle.drain(..).rev().filter(|key| seen.insert(*key)).collect();
+            self.idle.make_contiguous().reverse();
+        }
+    }
+
+    /// Makes sure that the file is open; false where it cannot be now.
+    fn make_open(&mut self, key: FileKey, now: Instant) -> bool {
+        let Some(file) = self.files.get(&key) else { return false };
+        if file.handle.is_some() {
+            return true;
+        }
+        let path = Arc::clone(&file.path);
+        let linked = file.name == Name::Linked;
+        match Candidate::open(&path, linked) {
+            Ok(candidate) if Some(&key) == self.places.get(&candidate.facts.place()) => {
+                self.reopen(key, candidate, now)
+            }
+            // Another file stands there now, or none.
+            Ok(_) => {
+                self.observe(&path, now);
+                false
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.observe(&path, now);
+                false
+            }
+            Err(error) => {
+                self.trouble(key, &error);
+                false
+            }
+        }
+    }
+
+    fn reopen(&mut self, key: FileKey, candidate: Candidate, now: Instant) -> bool {
+        let Some(file) = self.files.get_mut(&key) else { return false };
+        let (born, known) = (candidate.facts.birth, file.identity.birth);
+        if born != known && born != 0 && known != 0 {
+            // The inode was used again.
+            let size = file.size;
+            self.end(key, size, "deleted", now);
+            self.consider(candidate, now);
+            return false;
+        }
+        file.handle = Some(candidate.handle);
+        self.opened_one();
+        true
+    }
+
+    /// Counts a descriptor, and closes idle ones beyond the bound.
+    pub(super) fn opened_one(&mut self) {
+        self.open = self.open.saturating_add(1);
+        while self.open > self.flow.tail.open_files {
+            let Some(key) = self.idle.pop_front() else { break };
+            if let Some(file) = self.files.get_mut(&key)
+                && file.name != Name::Lost
+                && !file.queued
+                && !file.has_unread()
+                && file.handle.take().is_some()
+            {
+                self.open = self.open.saturating_sub(1);
+            }
+        }
+    }
+
+    /// A short file's fingerprint grows with it.
+    fn refresh_fingerprint(&mut self, key: FileKey) {
+        let Some(file) = self.files.get_mut(&key) else { return };
+        if usize::from(file.identity.fingerprint.len) >= Fingerprint::WIDTH {
+            return;
+        }
+        let Some(Ok(head)) = file.handle.as_ref().map(super::file::read_head) else { return };
+        if head.len() > usize::from(file.identity.fingerprint.len) {
+            file.identity.fingerprint = Fingerprint::of(&head);
+            file.set_prefix(&head);
+            let (identity, size) = (file.identity, file.size);
+            self.outbox.push_back(Output::File(FileEvent::Seen { key, size, identity }));
+        }
+    }
+
+    /// A file cannot be read: told, and tried again at the next scan.
+    fn trouble(&mut self, key: FileKey, error: &io::Error) {
+        if let Some(file) = self.files.get(&key) {
+            self.around.status.trouble(&file.path, error);
+        }
+    }
+
+    fn take_changes(&mut self, now: Instant) {
+        let changes = self.watch.take();
+        if self.once {
+            return;
+        }
+        if changes.rescan {
+            self.next_scan = now;
+        }
+        // Names first: a rename must be known before the bytes written under the new name are read.
+        let (names, data): (Vec<_>, Vec<_>) =
+            changes.paths.into_iter().partition(|(_, change)| *change == Change::Name);
+        for (path, _) in names {
+            if path.is_dir() {
+                self.watch.forget(&path);
+                self.next_scan = now;
+            } else {
+                self.observe(&path, now);
+            }
+        }
+        for (path, _) in data {
+            match self.paths.get(path.as_path()).copied() {
+                Some(key) => self.enqueue(key),
+                None => self.observe(&path, now),
+            }
+        }
+    }
+
+    fn scan(&mut self, now: Instant) {
+        let mut scan = self.patterns.scan();
+        if self.watch.set_directories(&scan.directories) {
+            // What changed between the look and the watch is seen by looking again.
+            scan = self.patterns.scan();
+        }
+        self.next_scan = now + self.flow.tail.scan_interval;
+        self.around.status.scanned(self.watch.degraded(), &scan.problems);
+        let gone: Vec<Arc<Path>> = {
+            let found: HashSet<&Path> = scan.files.iter().map(|one| one.path.as_path()).collect();
+            self.paths.keys().filter(|path| !found.contains(&***path)).cloned().collect()
+        };
+        self.retry_unreadable();
+        for found in scan.files {
+            self.follow(found, now);
+        }
+        for path in gone {
+            self.observe(&path, now);
+        }
+        if self.phase != Phase::Started {
+            self.finish_start(now);
+        }
+    }
+
+    /// Files with something left that are in no queue: an error has taken them out.
+    fn retry_unreadable(&mut self) {
+        let left: Vec<FileKey> = self
+            .files
+            .values()
+            .filter(|file| !file.queued && !file.is_drained())
+            .map(|file| file.key)
+            .collect();
+        for key in left {
+            self.enqueue(key);
+        }
+    }
+
+    fn keep_house(&mut self, now: Instant) {
+        self.next_housekeeping = now + HOUSEKEEPING;
+        self.settle_held(now);
+        self.share_out();
+        self.polls = self.watch.degraded().is_some()
+            || self.files.values().any(|file| file.name == Name::Linked);
+        for lost in self.generations.take_lost(now) {
+            self.lose(&lost);
+        }
+        self.keep_rotated(now);
+        if self.polls && now >= self.next_poll && !self.once {
+            self.next_poll = now + self.flow.tail.poll_interval;
+            let all = self.watch.degraded().is_some();
+            let polled: Vec<Arc<Path>> = self
+                .files
+                .values()
+                .filter(|file| all && file.name == Name::Own || file.name == Name::Linked)
+                .map(|file| Arc::clone(&file.path))
+                .collect();
+            for path in polled {
+                self.observe(&path, now);
+            }
+        }
+    }
+
+    /// Files without a name are read to their end, held while they may grow, and then let go.
+    fn keep_rotated(&mut self, now: Instant) {
+        if self.files.len() <= self.paths.len() {
+            return;
+        }
+        let rotated: Vec<FileKey> = self
+            .files
+            .values()
+            .filter(|file| file.name == Name::Lost)
+            .map(|file| file.key)
+            .collect();
+        for key in rotated {
+            let Some(file) = self.files.get_mut(&key) else { continue };
+            let Some(handle) = &file.handle else {
+                self.find_elsewhere(key, now);
+                continue;
+            };
+            let Ok(metadata) = handle.metadata() else { continue };
+            let deleted = std::os::unix::fs::MetadataExt::nlink(&metadata) == 0;
+            let hold = if deleted { HOLD_DELETED } else { self.flow.tail.hold_rotated };
+            if file.see(metadata.len(), now) || file.has_unread() {
+                self.enqueue(key);
+            } else if file.is_settled() && now.saturating_duration_since(file.changed_at) >= hold {
+                self.finish(key, now);
+            }
+        }
+    }
+
+    fn until_next(&self, now: Instant) -> Duration {
+        let mut next = self.next_scan;
+        let waiting = !self.held.is_empty()
+            || self.generations.next_deadline().is_some()
+            || self.files.len() > self.paths.len();
+        if waiting {
+            next = next.min(self.next_housekeeping);
+        }
+        if self.polls {
+            next = next.min(self.next_poll);
+        }
+        next.saturating_duration_since(now).max(Duration::from_millis(1))
+    }
+
+    /// Tells those behind that a file is followed from now on.
+    pub(super) fn announce(&mut self, file: &TailedFile) {
+        self.outbox.push_back(Output::File(FileEvent::Opened(Opened {
+            key: file.key,
+            path: Arc::clone(&file.path),
+            origin: Arc::clone(&file.origin),
+            identity: file.identity,
+            start: file.position(),
+            size: file.size,
+            progress: Arc::clone(&file.progress),
+        })));
+    }
+
+    pub(super) fn lose(&mut self, ended: &Ended) {
+        tracing::warn!(
+            flow = &*self.flow.name, path = %ended.path.display(), bytes = ended.unread,
+            reason = ended.reason, "bytes were lost before they could be read"
+        );
+        let (key, bytes, reason) = (ended.key, ended.unread, ended.reason);
+        self.outbox.push_back(Output::File(FileEvent::Lost { key, bytes, reason }));
+    }
+
+    /// Ends a generation: it is followed no more, and remembered, for a copy of it may turn up.
+    pub(super) fn end(
+        &mut self,
+        key: FileKey,
+        size_before: u64,
+        reason: &'static str,
+        now: Instant,
+    ) {
+        let Some(file) = self.files.remove(&key) else { return };
+        let place = Place { device: file.identity.device, inode: file.identity.inode };
+        if self.places.get(&place) == Some(&key) {
+            self.places.remove(&place);
+        }
+        if self.paths.get(&file.path) == Some(&key) {
+            self.paths.remove(&file.path);
+        }
+        if file.handle.is_some() {
+            self.open = self.open.saturating_sub(1);
+        }
+        self.outbox.push_back(Output::File(FileEvent::Closed {
+            key,
+            end: file.offset,
+            gone: true,
+        }));
+        let known = Known { identity: file.identity, position: file.position() };
+        let unread = size_before.saturating_sub(file.offset);
+        let (path, origin) = (file.path, file.origin);
+        let mut ended = Ended { key, path, origin, known, unread, reason, lost_at: None };
+        ended.give_up(now);
+        self.generations.add(ended);
+    }
+
+    /// Where a file that was not known before begins.
+    pub(super) fn begins_at_end(&self) -> bool {
+        self.phase == Phase::FirstEver && self.flow.start_at == StartAt::End
+    }
+
+    /// Returns the path's key, where it is followed.
+    pub(super) fn key_at(&self, path: &Path) -> Option<FileKey> {
+        self.paths.get(path).copied()
+    }
+
+    /// Looks at a path again.
+    pub(super) fn observe(&mut self, path: &Path, now: Instant) {
+        match crate::produce::watch::patterns::find(path) {
+            Ok(Some(found)) => self.follow(found, now),
+            Ok(None) => self.observe_gone(path, now),
+            Err(error) => self.around.status.trouble(path, &error),
+        }
+    }
+
+    /// Returns the path of a followed file that stands in `directory` under another name.
+    pub(super) fn name_of(directory: &Path, place: Place) -> Option<PathBuf> {
+        use std::os::unix::fs::DirEntryExt;
+        let entries = std::fs::read_dir(directory).ok()?;
+        let found = entries.flatten().find(|entry| entry.ino() == place.inode)?;
+        Some(found.path())
+    }
+}

@@ -1,0 +1,62 @@
+//! What the file system says of a path, in one `stat`.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::time::UNIX_EPOCH;
+
+use crate::position::{Fingerprint, Identity};
+
+/// The facts of one file that decisions are made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// `st_dev`.
+    pub device: u64,
+    /// `st_ino`.
+    pub inode: u64,
+    /// Birth time in nanoseconds since 1970, 0 where the file system keeps none.
+    pub birth: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Names the file has; 0 once it is deleted.
+    pub links: u64,
+    /// Time of the last write, in nanoseconds since 1970.
+    pub modified: i128,
+}
+
+impl Facts {
+    /// Returns the facts within `metadata`.
+    #[must_use]
+    pub fn of(metadata: &Metadata) -> Self {
+        let birth = metadata.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            birth: birth.and_then(|at| u64::try_from(at.as_nanos()).ok()).unwrap_or(0),
+            size: metadata.len(),
+            links: metadata.nlink(),
+            modified: i128::from(metadata.mtime()) * 1_000_000_000
+                + i128::from(metadata.mtime_nsec()),
+        }
+    }
+
+    /// Returns the inode with its device: unique among the files that exist at one time.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place { device: self.device, inode: self.inode }
+    }
+
+    /// Returns the identity of a file with these facts that begins as `fingerprint` says.
+    #[must_use]
+    pub fn identity(&self, fingerprint: Fingerprint) -> Identity {
+        Identity { device: self.device, inode: self.inode, birth: self.birth, fingerprint }
+    }
+}
+
+/// Device and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place {
+    /// `st_dev`.
+    pub device: u64,
+    /// `st_ino`.
+    pub inode: u64,
+}
