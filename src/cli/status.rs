@@ -15,7 +15,7 @@ use self::page::Page;
 use super::exit::{Exit, ExitWith, Failure};
 use super::screen::Style;
 use super::{ConfigFile, load, print};
-use crate::checkpoint::{self, FileRow, Store};
+use crate::checkpoint::{self, FileRow, View};
 use crate::config::{Config, Produce};
 use crate::control;
 use crate::control::status::{FileStatus, FlowStatus, Status, Totals};
@@ -69,17 +69,14 @@ fn left_behind(config: &Config) -> Result<Status, Failure> {
         );
         return Err(anyhow!(error).context(words)).exit_with(Exit::Io);
     }
-    let store = Store::read_only(state_dir)
+    let rows = View::open(state_dir)
+        .and_then(|view| view.files())
         .with_context(|| format!("no agent runs, and {} cannot be read", state_dir.display()))
         .exit_with(Exit::Io)?;
-    let mut flows = Vec::with_capacity(config.produce.len());
-    for flow in &config.produce {
-        let rows = store
-            .load(&flow.name)
-            .with_context(|| format!("cannot read the checkpoints of {}", flow.name))
-            .exit_with(Exit::Io)?;
-        flows.push(stopped(flow, &rows, size_now));
-    }
+    let of = |flow: &Produce| -> Vec<FileRow> {
+        rows.iter().filter(|row| row.flow == flow.name).cloned().collect()
+    };
+    let flows = config.produce.iter().map(|flow| stopped(flow, &of(flow), size_now)).collect();
     Ok(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         state_dir: state_dir.display().to_string(),

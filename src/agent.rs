@@ -1,0 +1,166 @@
+//! The agent: a configuration becomes running flows, and a shutdown drains them.
+//!
+//! Invariant: the state directory is held from before the first file is opened until after the last
+//! commit.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::checkpoint::{self, Store, Writer};
+use crate::config::{Config, Produce};
+use crate::control::StatusSource;
+use crate::control::status::Status;
+use crate::produce::{Flow, Shared, Start};
+use crate::stream::kinesis::Kinesis;
+
+/// What a run is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Follow the files until told to stop.
+    Follow,
+    /// Ship what is there, then end.
+    Once,
+}
+
+/// Why an agent cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The state directory cannot be used, or another agent holds it.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    /// A flow's threads cannot be started.
+    #[error("cannot start flow {flow}: {source}")]
+    Flow {
+        /// The flow.
+        flow: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Returns true where another agent holds the state directory.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        matches!(self, Self::Checkpoint(checkpoint::Error::InUse { .. }))
+    }
+}
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    flows: Vec<Flow>,
+    handle: Handle,
+}
+
+/// Answers for a running agent; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    state_dir: PathBuf,
+    started: Instant,
+    flows: Vec<Arc<Shared>>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Whether everything that was read is settled.
+    pub settled: bool,
+    /// Records that were put into the dead-letter store in this run.
+    pub dead_lettered: u64,
+    /// The last status.
+    pub status: Status,
+}
+
+impl Agent {
+    /// Opens the state directory and starts all flows.
+    ///
+    /// # Errors
+    /// A state directory that cannot be used or is in use, or a thread that cannot be started.
+    pub async fn start(config: Config, mode: Mode) -> Result<Self, Error> {
+        let store = Store::open(&config.state_dir)?;
+        let host = hostname::get()
+            .map_or_else(|_| "localhost".to_owned(), |name| name.to_string_lossy().into_owned());
+        let mut loaded = Vec::new();
+        for flow in &config.produce {
+            loaded.push((store.load(&flow.name)?, store.is_first_start(&flow.name)?));
+        }
+        let keys = store.keys();
+        let writer = Arc::new(Writer::start(store, config.produce.len())?);
+        let mut flows = Vec::new();
+        for (flow, (rows, first_ever)) in config.produce.iter().zip(loaded) {
+            let stream = Kinesis::connect(&config.aws, &flow.stream, flow.ship.timeout).await;
+            let start = Start {
+                flow: flow.clone(),
+                host: host.clone(),
+                stream: Arc::new(stream),
+                rows,
+                first_ever,
+                once: mode == Mode::Once,
+                keys: keys.clone(),
+                writer: Arc::clone(&writer),
+                checkpoint_interval: config.checkpoint_interval,
+            };
+            flows.push(Flow::start(start).map_err(|source| refused(flow, source))?);
+        }
+        let handle = Handle {
+            state_dir: config.state_dir,
+            started: Instant::now(),
+            flows: flows.iter().map(Flow::shared).collect(),
+        };
+        Ok(Self { flows, handle })
+    }
+
+    /// Returns a handle that answers for the agent from anywhere.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Resolves when every flow has ended by itself, which only [`Mode::Once`] lets happen.
+    pub async fn ended(&mut self) {
+        for flow in &mut self.flows {
+            flow.drained().await;
+        }
+    }
+
+    /// Stops reading, ships what was read until the deadline, commits, and says how it ended.
+    pub async fn shutdown(mut self, deadline: Duration) -> Summary {
+        for flow in &self.flows {
+            flow.stop_reading();
+        }
+        // What is not drained by then is given up below; its bytes are still in their files.
+        let drained = tokio::time::timeout(deadline, self.ended()).await.is_ok();
+        let mut settled = drained;
+        for flow in self.flows {
+            settled &= flow.end().await.records == 0;
+        }
+        let status = self.handle.status().await;
+        let dead_lettered = status.flows.iter().map(|flow| flow.sent.records_dead_lettered).sum();
+        settled &= status.flows.iter().all(|flow| flow.totals.in_flight_bytes == 0);
+        Summary { settled, dead_lettered, status }
+    }
+}
+
+impl StatusSource for Handle {
+    async fn status(&self) -> Status {
+        let committed: Vec<_> = self.flows.iter().map(|flow| flow.committed()).collect();
+        let oldest = committed.iter().filter_map(|one| one.at).min();
+        Status {
+            running: true,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: Some(std::process::id()),
+            uptime_seconds: Some(self.started.elapsed().as_secs()),
+            state_dir: self.state_dir.display().to_string(),
+            checkpoint_error: committed.iter().find_map(|one| one.error.clone()),
+            checkpoint_age_seconds: oldest.map(|at| at.elapsed().as_secs_f64()),
+            flows: self.flows.iter().map(|flow| flow.status()).collect(),
+        }
+    }
+}
+
+fn refused(flow: &Produce, source: io::Error) -> Error {
+    Error::Flow { flow: flow.name.to_string(), source }
+}
