@@ -28,6 +28,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use tokio::sync::{mpsc, oneshot, watch as latest};
 use tokio::task;
+use tracing::Instrument;
 
 use self::acknowledge::Ledger;
 use self::merge::{Merger, RecordLimit};
@@ -157,7 +158,8 @@ impl Flow {
         let shipper = Shipper::new(start.flow.ship.clone(), fastrand::Rng::new());
         let mut sink = Books { shared: Arc::clone(&shared) };
         let stream = Arc::clone(&start.stream);
-        let shipping = tokio::spawn(async move {
+        let span = tracing::info_span!("flow", name = &*start.flow.name);
+        let shipping = async move {
             let stopped = async move {
                 // A dropped sender means that nobody will ever say stop.
                 if stop.await.is_err() {
@@ -165,7 +167,8 @@ impl Flow {
                 }
             };
             ship::run(shipper, stream, records, &mut sink, &snapshots, stopped).await
-        });
+        };
+        let shipping = tokio::spawn(shipping.instrument(span));
         let mut tasks = task::JoinSet::new();
         tasks.spawn(commit_regularly(Arc::clone(&shared), start.checkpoint_interval));
         tasks.spawn(describe_regularly(start.stream, limit, start.flow.stream));
