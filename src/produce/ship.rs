@@ -67,6 +67,11 @@ const WINDOWS_HELD: usize = 2;
 /// Hexadecimal digits of a fresh random key: 128 bits, as wide as the space of hash keys.
 const RANDOM_KEY_DIGITS: usize = 32;
 
+/// The longest pause after a throttled entry, however often: a shard's budget is counted by the
+/// second (1 MB, 1,000 records), so after two seconds two of them have come back, and waiting for
+/// longer only leaves them to others.
+const THROTTLE_PAUSE_MAX: Duration = Duration::from_secs(2);
+
 /// So often a record must be refused alone before it is given up while the stream itself is doubted.
 const LONE_REFUSALS_MAX: u32 = 5;
 
@@ -133,6 +138,7 @@ pub struct Shipper {
     limits: config::Ship,
     rng: Rng,
     backoff: Backoff,
+    throttle_backoff: Backoff,
     pace: Pace,
     queue: Queue,
     shards: Shards,
@@ -148,14 +154,15 @@ impl Shipper {
     /// Returns a shipper that holds nothing. The same `rng` and inputs give the same calls.
     #[must_use]
     pub fn new(limits: config::Ship, rng: Rng) -> Self {
-        let backoff = Backoff::new(limits.backoff_max);
+        let throttle_backoff = Backoff::new(limits.backoff_max.min(THROTTLE_PAUSE_MAX));
         Self {
             pace: Pace::new(&limits),
+            backoff: Backoff::new(limits.backoff_max),
+            throttle_backoff,
             limits,
             rng,
-            backoff,
             queue: Queue::default(),
-            shards: Shards::new(backoff),
+            shards: Shards::new(throttle_backoff),
             flights: BTreeMap::new(),
             next_id: 0,
             others_turn: false,
@@ -391,7 +398,7 @@ impl Shipper {
         self.tally.sent.records_throttled = self.tally.sent.records_throttled.saturating_add(1);
         self.tally.note_error("records were refused for throughput");
         parcel.failures = parcel.failures.saturating_add(1);
-        let pause = self.backoff.jittered(parcel.failures, &mut self.rng);
+        let pause = self.throttle_backoff.jittered(parcel.failures, &mut self.rng);
         let mut until = now.checked_add(pause).unwrap_or(now);
         if parcel.record.ordered {
             let key = &parcel.record.partition_key;
