@@ -53,6 +53,7 @@ impl Error {
 pub struct Agent {
     flows: Vec<Flow>,
     handle: Handle,
+    writer: Arc<Writer>,
 }
 
 /// Answers for a running agent; cheap to clone.
@@ -110,7 +111,7 @@ impl Agent {
             started: Instant::now(),
             flows: flows.iter().map(Flow::shared).collect(),
         };
-        Ok(Self { flows, handle })
+        Ok(Self { flows, handle, writer })
     }
 
     /// Returns a handle that answers for the agent from anywhere.
@@ -138,6 +139,8 @@ impl Agent {
             settled &= flow.end().await.records == 0;
         }
         let status = self.handle.status().await;
+        // Closed in order, the database stands in one file, which `status` can read without writing.
+        drop(self.writer.close());
         let dead_lettered = status.flows.iter().map(|flow| flow.sent.records_dead_lettered).sum();
         settled &= status.flows.iter().all(|flow| flow.totals.in_flight_bytes == 0);
         Summary { settled, dead_lettered, status }

@@ -192,6 +192,9 @@ pub enum Error {
     /// Too many commits wait to be written: this one was not taken.
     #[error("too many commits wait to be written")]
     Busy,
+    /// The database is closed: the agent is about to end.
+    #[error("the checkpoints are closed")]
+    Closed,
     /// The file system refused.
     #[error("cannot {operation} {path}: {source}")]
     Io {

@@ -3,7 +3,7 @@
 //! Invariant: every commit handed in is answered once, as written or handed back; they are written in
 //! the order in which they came. Those that wait together are written in one transaction.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,12 @@ struct Request {
 /// The handle of the committing thread.
 #[derive(Debug)]
 pub struct Writer {
+    /// Nothing once the writer is closed.
+    running: Mutex<Option<Running>>,
+}
+
+#[derive(Debug)]
+struct Running {
     sender: Sender<Request>,
     thread: JoinHandle<Store>,
 }
@@ -53,28 +59,40 @@ impl Writer {
             .name("checkpoint".to_owned())
             .spawn(move || run(store, &receiver))
             .map_err(io_error("start the thread that commits to", &path))?;
-        Ok(Self { sender, thread })
+        Ok(Self { running: Mutex::new(Some(Running { sender, thread })) })
     }
 
     /// Hands in a commit, without waiting. It is handed back at once with [`Error::Busy`] where too
-    /// many wait.
+    /// many wait, and with [`Error::Closed`] where the writer is closed.
     #[must_use]
     pub fn commit(&self, commit: Commit) -> Answer {
         let (answer, receiver) = oneshot::channel();
-        match self.sender.try_send(Request { commit, answer }) {
-            Ok(()) => {}
-            Err(TrySendError::Full(request) | TrySendError::Disconnected(request)) => {
-                request.reply(Err(Arc::new(Error::Busy)));
-            }
+        let request = Request { commit, answer };
+        match &*self.running() {
+            None => request.reply(Err(Arc::new(Error::Closed))),
+            Some(running) => match running.sender.try_send(request) {
+                Ok(()) => {}
+                Err(TrySendError::Full(request)) => request.reply(Err(Arc::new(Error::Busy))),
+                Err(TrySendError::Disconnected(request)) => {
+                    request.reply(Err(Arc::new(Error::Closed)));
+                }
+            },
         }
         receiver
     }
 
-    /// Writes what waits and ends the thread. Returns the store, or `None` where the thread panicked.
-    #[must_use]
-    pub fn stop(self) -> Option<Store> {
-        drop(self.sender);
-        self.thread.join().ok()
+    /// Writes what waits, ends the thread and closes the database, so that it stands in one file.
+    /// Returns the store, should somebody want to go on with it: `None` where the thread panicked or
+    /// the writer was closed before.
+    pub fn close(&self) -> Option<Store> {
+        let Running { sender, thread } = self.running().take()?;
+        drop(sender);
+        thread.join().ok()
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        // A panic ends the process in production, and nothing is left half done under the lock.
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -176,10 +194,12 @@ mod tests {
         for answer in answers {
             answer.blocking_recv().unwrap().unwrap();
         }
-        let store = writer.stop().unwrap();
+        let store = writer.close().unwrap();
         let rows = store.load("flow").unwrap();
         assert_eq!(rows.len(), 51);
         assert_eq!(rows[0].position.offset, 50);
+        let refused = writer.commit(Commit::default()).blocking_recv().unwrap().unwrap_err();
+        assert!(matches!(*refused.error, Error::Closed));
     }
 
     #[test]
