@@ -15,3 +15,21 @@ mod support;
 
 #[path = "it/support_selftest.rs"]
 mod support_selftest;
+
+#[path = "it/scene.rs"]
+mod scene;
+
+#[path = "it/commands.rs"]
+mod commands;
+#[path = "it/crash.rs"]
+mod crash;
+#[path = "it/faults.rs"]
+mod faults;
+#[path = "it/formats.rs"]
+mod formats;
+#[path = "it/healing.rs"]
+mod healing;
+#[path = "it/life.rs"]
+mod life;
+#[path = "it/poison.rs"]
+mod poison;

@@ -125,6 +125,8 @@ async fn serve(
             .await
             .with_context(|| format!("cannot listen on {address} (metrics.listen)"))
             .exit_with(Exit::Io)?;
+        // Where port 0 was asked for, the port is only known now.
+        let address = server.address().unwrap_or(address);
         services.spawn(server.serve(handle.clone()));
         tracing::info!(%address, "metrics are served");
     }

@@ -1,0 +1,140 @@
+//! Crashes: kill -9 and SIGTERM at random moments under load, a restart each time.
+//!
+//! Invariant: what the endpoint stored and what the agent had committed at each end are the only
+//! sources of what is expected; the agent's own counters prove nothing here.
+
+use super::scene::{DEADLINE, Scene, Settings, number};
+use crate::support::endpoint::Script;
+use crate::support::oracle::{Allowance, Layout, Order};
+use crate::support::writer::{LogWriter, Pace};
+
+/// Times that the agent is killed, and asked to end.
+const KILLS: usize = 30;
+const RESTARTS: usize = 15;
+
+/// Writers, each of a file of its own, and their pace: some 200 KB a second together.
+const WRITERS: usize = 4;
+const LINES_PER_SECOND: u32 = 300;
+
+/// Starts the load.
+fn load(scene: &Scene) -> Vec<LogWriter> {
+    let writer = |file: usize| {
+        LogWriter::start(&scene.log(file), scene.oracle.minter(), Pace::rate(LINES_PER_SECOND))
+    };
+    (0..WRITERS).map(writer).collect()
+}
+
+/// Waits until so many records more than `stored` are stored.
+fn wait_for_more(scene: &Scene, stored: u64, more: u64) {
+    scene.wait("records arrive", |log| log.stored >= stored + more);
+}
+
+/// Returns the bytes of the files that are committed, as a stopped agent left them.
+fn committed(scene: &Scene) -> u64 {
+    let stopped = scene
+        .home
+        .run(&["status", "--json", "--config", scene.home.config().to_str().unwrap()], DEADLINE);
+    if !stopped.status.success() {
+        // It was killed before it had made its state directory.
+        return 0;
+    }
+    let status: serde_json::Value = serde_json::from_str(&stopped.stdout).unwrap();
+    assert_eq!(status["running"], false, "{status:#}");
+    let files = status["flows"][0]["files"].as_array().unwrap();
+    files.iter().map(|file| number(file, "/offset")).sum()
+}
+
+/// Stops the load, and asserts that a fresh line still gets through and all of them arrived.
+fn finish(scene: &Scene, writers: Vec<LogWriter>) -> crate::support::oracle::Report {
+    let agent = scene.home.start();
+    let mut minters: Vec<_> = writers.into_iter().map(LogWriter::stop).collect();
+    drop(scene.arrived());
+    let fresh = scene.write_more(0, minters.swap_remove(0), 1);
+    drop(fresh);
+    let report = scene.arrived();
+    scene.settled(|_| ());
+    scene.stop(agent);
+    assert_eq!(committed(scene), scene.oracle.bytes(), "all that arrived is committed at the end");
+    report
+}
+
+/// "**Nothing is lost.** … The checkpoint of a file never passes the longest acknowledged prefix,
+/// whatever fails: kill -9, …" and "**Duplicates are bounded** by what was in flight when the agent
+/// died": by what the endpoint had stored and no commit had covered yet.
+#[test]
+fn killed_thirty_times_under_load_it_loses_nothing() {
+    let seed = 50;
+    let scene = Scene::new(seed, &Settings::default(), Script::healthy());
+    let writers = load(&scene);
+    let mut draws = fastrand::Rng::with_seed(seed);
+    let (mut allowed, mut before) = (0, 0);
+    for kill in 0..KILLS {
+        let (stored, bytes) = scene.settled(|log| (log.stored, log.stored_bytes));
+        scene.endpoint.begin_run();
+        let agent = scene.home.start();
+        // 0 kills it while it starts.
+        let more = draws.u64(0..60);
+        wait_for_more(&scene, stored, more);
+        agent.kill();
+        let stored_in_run = scene.settled(|log| log.stored_bytes) - bytes;
+        let after = committed(&scene);
+        assert!(after >= before, "kill {kill}: {after} bytes are committed, and were {before}");
+        assert!(
+            after - before <= stored_in_run,
+            "kill {kill}: {} bytes committed, {stored_in_run} stored: ahead of the stream",
+            after - before,
+        );
+        allowed += stored_in_run - (after - before);
+        before = after;
+    }
+    scene.endpoint.begin_run();
+    let report = finish(&scene, writers);
+    eprintln!("{report}duplicates allowed: {allowed} bytes");
+    report.assert_within(Allowance::bytes(allowed));
+    scene.assert_nothing_accepted_was_resent();
+}
+
+/// Once what arrived is committed, a kill costs nothing: an agent at rest sends nothing again.
+#[test]
+fn killed_at_rest_it_sends_nothing_again() {
+    let scene = Scene::new(51, &Settings::default(), Script::healthy());
+    drop(scene.write(0, 1_000));
+    let agent = scene.home.start();
+    scene.arrived().assert_exactly_once();
+    scene.at_rest();
+    // The age of a commit that began after that is less than the time since.
+    let rest = std::time::Instant::now();
+    scene.status("a commit after that", |status| {
+        status["checkpoint_age_seconds"]
+            .as_f64()
+            .is_some_and(|age| age < rest.elapsed().as_secs_f64() / 2.0)
+    });
+    agent.kill();
+    assert_eq!(committed(&scene), scene.oracle.bytes());
+    let finished = scene.home.once(DEADLINE);
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    let records = scene.endpoint.accepted();
+    scene.oracle.verify(&records, &Layout::Slices, Order::WithinFile).assert_exactly_once();
+}
+
+/// "SIGTERM and SIGINT drain and checkpoint": a restart under load costs neither a line nor a
+/// duplicate.
+#[test]
+fn restarted_fifteen_times_under_load_it_neither_loses_nor_repeats() {
+    let seed = 52;
+    // Commits are rare: it is the drain that commits.
+    let settings = Settings { top: "checkpoint_interval: 1 min\n", ..Settings::default() };
+    let scene = Scene::new(seed, &settings, Script::healthy());
+    let writers = load(&scene);
+    let mut draws = fastrand::Rng::with_seed(seed);
+    for restart in 0..RESTARTS {
+        let stored = scene.endpoint.with_log(|log| log.stored);
+        let agent = scene.home.start();
+        wait_for_more(&scene, stored, draws.u64(1..60));
+        scene.stop(agent);
+        let bytes = scene.settled(|log| log.stored_bytes);
+        assert_eq!(committed(&scene), bytes, "restart {restart}: all that is stored is committed");
+    }
+    finish(&scene, writers).assert_exactly_once();
+    scene.assert_nothing_accepted_was_resent();
+}
