@@ -10,7 +10,7 @@ use crate::support::writer::{LogWriter, Pace};
 
 /// Times that the agent is killed, and asked to end.
 const KILLS: usize = 30;
-const RESTARTS: usize = 15;
+const RESTARTS: usize = 40;
 
 /// Writers, each of a file of its own, and their pace: some 200 KB a second together.
 const WRITERS: usize = 4;
@@ -119,12 +119,8 @@ fn killed_at_rest_it_sends_nothing_again() {
 
 /// "SIGTERM and SIGINT drain and checkpoint": a restart under load costs neither a line nor a
 /// duplicate.
-#[test]
-fn restarted_fifteen_times_under_load_it_neither_loses_nor_repeats() {
-    let seed = 52;
-    // Commits are rare: it is the drain that commits.
-    let settings = Settings { top: "checkpoint_interval: 1 min\n", ..Settings::default() };
-    let scene = Scene::new(seed, &settings, Script::healthy());
+fn restarts(seed: u64, settings: &Settings) {
+    let scene = Scene::new(seed, settings, Script::healthy());
     let writers = load(&scene);
     let mut draws = fastrand::Rng::with_seed(seed);
     for restart in 0..RESTARTS {
@@ -137,4 +133,16 @@ fn restarted_fifteen_times_under_load_it_neither_loses_nor_repeats() {
     }
     finish(&scene, writers).assert_exactly_once();
     scene.assert_nothing_accepted_was_resent();
+}
+
+/// Commits are so frequent that the end often comes in the middle of one.
+#[test]
+fn restarted_in_the_middle_of_commits_it_neither_loses_nor_repeats() {
+    restarts(52, &Settings::default());
+}
+
+/// Commits are so rare that only the drain commits.
+#[test]
+fn restarted_between_commits_it_neither_loses_nor_repeats() {
+    restarts(53, &Settings { top: "checkpoint_interval: 1 min\n", ..Settings::default() });
 }

@@ -129,7 +129,7 @@ fn a_shard_that_takes_nothing_does_not_stop_the_others() {
     let is_throttled = |file: usize| shards::shard_of(shards::hash(&file.to_string()), 4) == SHARD;
     let (mut throttled, mut expected) = (0, 0);
     for file in 0..12 {
-        drop(scene.write(file, if is_throttled(file) { 8_000 } else { 1_500 }));
+        drop(scene.write(file, if is_throttled(file) { 8_000 } else { 4_000 }));
         let bytes = scene.log(file).metadata().unwrap().len();
         if is_throttled(file) {
             throttled += 1;

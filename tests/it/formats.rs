@@ -240,6 +240,7 @@ fn the_streams_own_record_limit_counts() {
 fn lines_that_belong_together_stay_together() {
     let settings = Settings {
         merge: "format: none",
+        tail: "buffer: 8 MiB",
         flow: "    multiline: { start: '^\\d{4}-', max_age: 300 ms }\n",
         ..Settings::default()
     };
