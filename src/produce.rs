@@ -93,7 +93,9 @@ pub struct Flow {
     threads: Vec<JoinHandle<()>>,
     shipping: Option<task::JoinHandle<Unsettled>>,
     stop_shipping: Option<oneshot::Sender<()>>,
-    tasks: task::JoinSet<()>,
+    committing: task::JoinHandle<()>,
+    stop_committing: oneshot::Sender<()>,
+    describing: task::AbortHandle,
     unsettled: Unsettled,
 }
 
@@ -169,15 +171,18 @@ impl Flow {
             ship::run(shipper, stream, records, &mut sink, &snapshots, stopped).await
         };
         let shipping = tokio::spawn(shipping.instrument(span));
-        let mut tasks = task::JoinSet::new();
-        tasks.spawn(commit_regularly(Arc::clone(&shared), start.checkpoint_interval));
-        tasks.spawn(describe_regularly(start.stream, limit, start.flow.stream));
+        let (stop_committing, stop) = oneshot::channel();
+        let interval = start.checkpoint_interval;
+        let committing = tokio::spawn(commit_regularly(Arc::clone(&shared), interval, stop));
+        let describing = describe_regularly(start.stream, limit, start.flow.stream);
         Ok(Self {
             shared,
             threads,
             shipping: Some(shipping),
             stop_shipping: Some(stop_shipping),
-            tasks,
+            committing,
+            stop_committing,
+            describing: tokio::spawn(describing).abort_handle(),
             unsettled: Unsettled::default(),
         })
     }
@@ -211,7 +216,11 @@ impl Flow {
             let _ = stop.send(());
         }
         self.drained().await;
-        self.tasks.shutdown().await;
+        self.describing.abort();
+        // A commit that is under way is waited for, not cut off: only when it has ended can the
+        // last one take what was settled since. The task has no other way to end.
+        drop(self.stop_committing);
+        let _ = self.committing.await;
         self.shared.commit().await;
         // With the receiving sides gone, both threads end at their next step. A thread that hangs in
         // the file system is left behind: the process is about to end, and nothing waits for it.
@@ -378,12 +387,20 @@ fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<JoinH
     thread::Builder::new().name(name).stack_size(STACK).spawn(body)
 }
 
-async fn commit_regularly(shared: Arc<Shared>, interval: Duration) {
+/// Commits each interval, and ends between two commits, once the sender of `stop` is gone.
+async fn commit_regularly(
+    shared: Arc<Shared>,
+    interval: Duration,
+    mut stop: oneshot::Receiver<()>,
+) {
     // The first after an interval: by then the first scan has told of the files.
     let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = &mut stop => return,
+            _ = ticks.tick() => {}
+        }
         shared.commit().await;
     }
 }
