@@ -47,12 +47,12 @@ use crate::stream::Stream;
 /// most one block of the flow's budget.
 const CHUNKS: usize = 8;
 
-/// Bytes of records between merging and shipping: what a few blocks are cut into. Records that
-/// were put together from several chunks are in nobody's budget but this.
-const QUEUED: usize = 1024 * 1024;
+/// Bytes of records between merging and shipping, where they are full. Those that were put together
+/// from several chunks are in nobody's budget but this.
+const QUEUED: usize = 8 * 1024 * 1024;
 
-/// The most records there, for those that are small.
-const RECORDS: usize = 256;
+/// The most records there, for those that are small: one full call.
+const RECORDS: usize = 500;
 
 /// How often a stream is asked for its properties again.
 const DESCRIBE_INTERVAL: Duration = Duration::from_mins(5);

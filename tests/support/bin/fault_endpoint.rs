@@ -108,6 +108,10 @@ fn summary(log: &Log) -> Value {
         "put_requests": log.puts().count(),
         "entries": log.puts().map(|put| put.entries).sum::<usize>(),
         "refused_entries": refused.count(),
+        "largest_call": {
+            "records": log.puts().map(|put| put.entries).max(),
+            "bytes": log.puts().map(|put| put.bytes).max(),
+        },
         "stored_records": log.stored,
         "stored_bytes": log.stored_bytes,
         "resent_accepted": log.resent_accepted.len(),
