@@ -10,6 +10,8 @@
     reason = "a test ends by a panic that says where; `support` is written as a library"
 )]
 
+#[allow(dead_code, reason = "only with the embedded endpoint")]
+mod producer_suite;
 #[allow(dead_code, unused_imports, reason = "a module of tests uses what it needs of it")]
 mod support;
 
@@ -33,3 +35,8 @@ mod healing;
 mod life;
 #[path = "it/poison.rs"]
 mod poison;
+#[cfg(feature = "demo")]
+#[path = "it/ferrokinesis.rs"]
+mod ferrokinesis;
+#[path = "it/rotation.rs"]
+mod rotation;
