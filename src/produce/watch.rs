@@ -7,13 +7,14 @@
 pub mod facts;
 pub mod patterns;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use notify::event::{EventKind, Flag, ModifyKind};
 use notify::{Config, Event, RecommendedWatcher, RecursiveMode, Watcher};
 
+use self::facts::{Facts, Place};
 use super::tail::wake::Wake;
 
 /// The most changed paths remembered between two looks; beyond it everything is scanned.
@@ -71,7 +72,8 @@ impl Changes {
 pub struct Watch {
     /// Nothing where inotify cannot be had.
     watcher: Option<RecommendedWatcher>,
-    directories: BTreeSet<PathBuf>,
+    /// What is watched: inotify watches the directory that stood at the path then, wherever it goes.
+    directories: BTreeMap<PathBuf, Place>,
     changes: Arc<Mutex<Changes>>,
     /// Why files must be polled, in words; nothing where every directory is watched.
     degraded: Option<String>,
@@ -101,7 +103,7 @@ impl Watch {
             Ok(watcher) => (Some(watcher), None),
             Err(error) => (None, Some(format!("inotify is not available: {error}"))),
         };
-        Self { watcher, directories: BTreeSet::new(), changes, degraded }
+        Self { watcher, directories: BTreeMap::new(), changes, degraded }
     }
 
     /// Returns what may have changed since the last call.
@@ -117,20 +119,27 @@ impl Watch {
     }
 
     /// Watches exactly `wanted` from now on, as far as the system lets; returns true where a
-    /// directory was added, whose files may have changed before it was watched.
+    /// directory was added, whose files may have changed before it was watched. A directory that
+    /// stands where another one was watched is added anew.
     pub fn set_directories(&mut self, wanted: &BTreeSet<PathBuf>) -> bool {
         let Some(watcher) = &mut self.watcher else { return false };
-        for gone in self.directories.difference(wanted) {
-            // A directory that was removed has lost its watch already.
-            let _ = watcher.unwatch(gone);
-        }
+        let mut present = present(wanted);
+        self.directories.retain(|path, place| {
+            let stays = present.get(path) == Some(place);
+            if !stays {
+                // A directory that was removed has lost its watch already.
+                let _ = watcher.unwatch(path);
+            }
+            stays
+        });
+        present.retain(|path, _| !self.directories.contains_key(path));
         let mut degraded = None;
-        let mut kept: BTreeSet<PathBuf> = self.directories.intersection(wanted).cloned().collect();
-        let before = kept.len();
-        for directory in wanted.difference(&self.directories) {
-            match watcher.watch(directory, RecursiveMode::NonRecursive) {
+        let mut added = false;
+        for (directory, place) in present {
+            match watcher.watch(&directory, RecursiveMode::NonRecursive) {
                 Ok(()) => {
-                    kept.insert(directory.clone());
+                    self.directories.insert(directory, place);
+                    added = true;
                 }
                 Err(error) if is_missing(&error) => {}
                 Err(error) => {
@@ -138,21 +147,33 @@ impl Watch {
                 }
             }
         }
-        let added = kept.len() > before;
-        self.directories = kept;
         self.degraded = degraded;
         added
+    }
+
+    /// Returns true where `path` is a directory that is, or was, watched.
+    #[must_use]
+    pub fn is_watched(&self, path: &Path) -> bool {
+        self.directories.contains_key(path)
     }
 
     /// Forgets that `path` is watched: a directory under that name was removed or replaced, so
     /// that the next [`Watch::set_directories`] watches what stands there then.
     pub fn forget(&mut self, path: &Path) {
-        if self.directories.remove(path)
+        if self.directories.remove(path).is_some()
             && let Some(watcher) = &mut self.watcher
         {
             let _ = watcher.unwatch(path);
         }
     }
+}
+
+/// Returns the directories that exist, each under its first path only: two watches of one directory
+/// are one to the system, and would end together.
+fn present(wanted: &BTreeSet<PathBuf>) -> BTreeMap<PathBuf, Place> {
+    let mut places = HashSet::new();
+    let look = |path: &PathBuf| Some((path.clone(), Facts::of(&path.metadata().ok()?).place()));
+    wanted.iter().filter_map(look).filter(|(_, place)| places.insert(*place)).collect()
 }
 
 fn lock(changes: &Mutex<Changes>) -> std::sync::MutexGuard<'_, Changes> {
@@ -220,6 +241,46 @@ mod tests {
             seen.paths.get(&old) == Some(&Change::Name)
                 && seen.paths.get(&new) == Some(&Change::Name)
         });
+    }
+
+    #[test]
+    fn a_directory_that_was_made_again_is_watched_again() {
+        let parent = tempfile::tempdir().unwrap();
+        let root = parent.path().canonicalize().unwrap().join("logs");
+        let wanted = BTreeSet::from([root.clone()]);
+        let wake = Arc::new(Wake::new());
+        let mut watch = Watch::new(Arc::clone(&wake));
+        fs::create_dir(&root).unwrap();
+        assert!(watch.set_directories(&wanted));
+        for old in ["first", "second"] {
+            fs::rename(&root, parent.path().join(old)).unwrap();
+            fs::create_dir(&root).unwrap();
+            assert!(watch.set_directories(&wanted), "{old}");
+            assert!(!watch.set_directories(&wanted), "{old}");
+            let file = root.join(format!("after-{old}.log"));
+            fs::write(&file, b"line\n").unwrap();
+            collect(&watch, &wake, |seen| seen.paths.contains_key(&file));
+        }
+        fs::remove_dir_all(&root).unwrap();
+        assert!(!watch.set_directories(&wanted));
+        fs::create_dir(&root).unwrap();
+        assert!(watch.set_directories(&wanted));
+    }
+
+    #[test]
+    fn a_directory_under_two_names_stays_watched_when_one_goes() {
+        let parent = tempfile::tempdir().unwrap();
+        let root = parent.path().canonicalize().unwrap();
+        let (real, alias) = (root.join("a-real"), root.join("b-alias"));
+        fs::create_dir(&real).unwrap();
+        std::os::unix::fs::symlink(&real, &alias).unwrap();
+        let wake = Arc::new(Wake::new());
+        let mut watch = Watch::new(Arc::clone(&wake));
+        watch.set_directories(&BTreeSet::from([real.clone(), alias.clone()]));
+        watch.set_directories(&BTreeSet::from([real.clone()]));
+        let file = real.join("app.log");
+        fs::write(&file, b"line\n").unwrap();
+        collect(&watch, &wake, |seen| seen.paths.contains_key(&file));
     }
 
     #[test]

@@ -54,11 +54,11 @@ impl Tailer {
             return self.follow(found.clone(), now);
         }
         if *file.path != *found.path {
+            // Found under a second name, it keeps its own; what was written to it counts all the same.
             let has_name = file.name != Name::Lost && stands_at(&file.path, found.facts.place());
-            if has_name {
-                return;
+            if !has_name {
+                self.rename(key, found, now);
             }
-            self.rename(key, found, now);
         } else if file.name == Name::Lost {
             self.name(key, found);
         }

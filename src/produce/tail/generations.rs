@@ -14,11 +14,14 @@
 //! ```
 
 use std::collections::{HashMap, VecDeque};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rustix::fs::OFlags;
 
 use super::file::{read_head, read_preceding};
 use super::identity::{Evidence, Known, Verdict, compare};
@@ -93,8 +96,14 @@ impl Candidate {
     /// # Errors
     /// Those of opening and reading; nothing has changed then.
     pub fn open(path: &Path, linked: bool) -> io::Result<Self> {
-        let handle = File::open(path)?;
-        let facts = Facts::of(&handle.metadata()?);
+        // The path may stand for a pipe by now, and opening one waits for its writer.
+        let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
+        let handle = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
+        let metadata = handle.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "no regular file stands there"));
+        }
+        let facts = Facts::of(&metadata);
         let head = read_head(&handle)?;
         Ok(Self { path: Arc::from(path), handle, facts, head, linked })
     }

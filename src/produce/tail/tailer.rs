@@ -35,6 +35,10 @@ use crate::produce::watch::{Change, Watch};
 /// Turns between two looks at what has changed: a busy file must not delay the notice of a rename.
 const TURNS: usize = 16;
 
+/// Looks in one scan: more are needed only while somebody makes one directory after the other, and
+/// then reading has its turn in between.
+const LOOKS_MAX: u32 = 4;
+
 /// How often files that wait for something (a copy being made, a rotated file to end) are looked at.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
 
@@ -412,7 +416,7 @@ impl Tailer {
         let (names, data): (Vec<_>, Vec<_>) =
             changes.paths.into_iter().partition(|(_, change)| *change == Change::Name);
         for (path, _) in names {
-            if path.is_dir() {
+            if path.is_dir() || self.watch.is_watched(&path) {
                 self.watch.forget(&path);
                 self.next_scan = now;
             } else {
@@ -429,11 +433,18 @@ impl Tailer {
 
     fn scan(&mut self, now: Instant) {
         let mut scan = self.patterns.scan();
-        if self.watch.set_directories(&scan.directories) {
-            // What changed between the look and the watch is seen by looking again.
-            scan = self.patterns.scan();
-        }
         self.next_scan = now + self.flow.tail.scan_interval;
+        for look in 1..=LOOKS_MAX {
+            if !self.watch.set_directories(&scan.directories) {
+                break;
+            }
+            // What changed between the look and the watch is seen by looking again: files, and
+            // directories that are to be watched in their turn.
+            scan = self.patterns.scan();
+            if look == LOOKS_MAX {
+                self.next_scan = now;
+            }
+        }
         self.around.status.scanned(self.watch.degraded(), &scan.problems);
         let gone: Vec<Arc<Path>> = {
             let found: HashSet<&Path> = scan.files.iter().map(|one| one.path.as_path()).collect();
