@@ -50,17 +50,6 @@ pub enum Turn {
     NoRoom,
 }
 
-/// How a turn is taken.
-#[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    /// The most bytes to read at once; at most a block is.
-    pub read: usize,
-    /// The longest line that is passed on whole.
-    pub line: usize,
-    /// Whether a last line is taken without its newline.
-    pub finish: bool,
-}
-
 /// Whether more of a file may be read at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum More {
@@ -211,21 +200,23 @@ impl TailedFile {
         changed
     }
 
-    /// Reads the next chunk.
+    /// Reads the next chunk, at most `line_max` bytes long where no newline is found before.
+    /// `finish` takes a last line without its newline too.
     ///
     /// # Errors
     /// Those of reading; nothing has changed then, and the turn can be taken again.
-    pub fn turn(&mut self, budget: &Arc<Budget>, bounds: Bounds, now: Instant) -> io::Result<Turn> {
-        let Bounds { finish, .. } = bounds;
-        let searched = self.searched.saturating_sub(self.offset);
-        if searched >= STEP as u64 {
-            return self.long_line(budget, bounds, now);
+    pub fn turn(
+        &mut self,
+        budget: &Arc<Budget>,
+        (line_max, finish): (usize, bool),
+        now: Instant,
+    ) -> io::Result<Turn> {
+        if self.searched.saturating_sub(self.offset) >= STEP as u64 {
+            return self.long_line(budget, (line_max, finish), now);
         }
         let Some(mut loan) = budget.lend(BLOCK) else { return Ok(Turn::NoRoom) };
         let held = self.preceding.as_slice().len();
-        // Less than was searched in vain would be read in vain.
-        let most = bounds.read.max(usize::try_from(searched).unwrap_or(STEP).saturating_mul(2));
-        let wanted = self.wanted(most.min(STEP)).saturating_add(held);
+        let wanted = self.wanted(STEP).saturating_add(held);
         let from = self.offset.saturating_sub(held as u64);
         let Some(into) = loan.as_mut_slice().get_mut(..wanted) else { return Ok(Turn::NoRoom) };
         let filled = read_full(self.handle()?, into, from)?;
@@ -270,7 +261,7 @@ impl TailedFile {
     fn long_line(
         &mut self,
         budget: &Arc<Budget>,
-        Bounds { line: line_max, finish, .. }: Bounds,
+        (line_max, finish): (usize, bool),
         now: Instant,
     ) -> io::Result<Turn> {
         let Some(mut loan) = budget.lend(BLOCK) else { return Ok(Turn::NoRoom) };

@@ -339,13 +339,12 @@ impl Tailer {
     /// A file without a name has been quiet for long enough: its last line is taken as it stands, and
     /// the generation ends.
     pub(super) fn finish(&mut self, key: FileKey, now: Instant) {
-        let bounds = self.bounds(true);
         let Some(file) = self.files.get_mut(&key) else { return };
         let size = file.size;
         if file.offset >= size {
             return self.end(key, size, "finished", now);
         }
-        match file.turn(&self.around.budget, bounds, now) {
+        match file.turn(&self.around.budget, (self.around.limit.get(), true), now) {
             Ok(Turn::Chunk(chunk, _)) => self.outbox.push_back(Output::Chunk(chunk)),
             Ok(Turn::Rewritten { size_before }) => self.end(key, size_before, "truncated", now),
             Ok(Turn::Quiet(_) | Turn::Searching | Turn::NoRoom) => {}

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, TrySendError};
 
-use super::buffer::{BLOCK, Budget};
-use super::file::{Bounds, More, Name, TailedFile, Turn};
+use super::buffer::Budget;
+use super::file::{More, Name, TailedFile, Turn};
 use super::generations::{Candidate, Ended, Generations};
 use super::identity::Known;
 use super::wake::Wake;
@@ -41,9 +41,6 @@ const LOOKS_MAX: u32 = 4;
 
 /// How often files that wait for something (a copy being made, a rotated file to end) are looked at.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
-
-/// The least that is read of a file at once: below it the calls cost more than the bytes.
-const SHARE_MIN: usize = 16 * 1024;
 
 /// How long a deleted file is held after its last growth: a writer may still have it open.
 const HOLD_DELETED: Duration = Duration::from_secs(4);
@@ -109,10 +106,6 @@ pub struct Tailer {
     next_poll: Instant,
     /// Whether some files are polled: their changes ring no bell.
     polls: bool,
-    /// How much is read of a file at once.
-    share: usize,
-    /// Beyond how many unsettled bytes a file waits for its turn.
-    unsettled_max: u64,
 }
 
 impl Tailer {
@@ -151,8 +144,6 @@ impl Tailer {
             next_housekeeping: now,
             next_poll: now,
             polls: false,
-            share: BLOCK,
-            unsettled_max: u64::MAX,
             around,
         })
     }
@@ -243,8 +234,8 @@ impl Tailer {
         if !self.make_open(key, now) {
             return true;
         }
-        let bounds = self.bounds(self.once);
         let Some(file) = self.files.get_mut(&key) else { return true };
+        let bounds = (self.around.limit.get(), self.once);
         match file.turn(&self.around.budget, bounds, now) {
             Ok(Turn::Chunk(chunk, more)) => {
                 self.outbox.push_back(Output::Chunk(chunk));
@@ -267,32 +258,16 @@ impl Tailer {
         true
     }
 
-    /// Returns how a turn is taken just now.
-    pub(super) fn bounds(&self, finish: bool) -> Bounds {
-        Bounds { read: self.share, line: self.around.limit.get(), finish }
-    }
-
-    /// Works out how much each file may have read and unsettled: half the memory, shared by those
-    /// that want some. So one file, or the files of one throttled shard, cannot take it all while
-    /// others have something to read.
-    fn share_out(&mut self) {
-        let wants = |file: &&TailedFile| file.queued || file.unsettled() > 0;
-        let wanting = self.files.values().filter(wants).count().max(1);
-        let share = self.flow.tail.buffer.saturating_div(wanting.saturating_mul(2));
-        self.share = share.clamp(SHARE_MIN, BLOCK);
-        self.unsettled_max = share as u64;
-    }
-
-    /// Takes the next file that has not more unsettled than its share.
+    /// Takes the next file that has not more unsettled than its share, so that one file (or one
+    /// throttled shard) cannot take all the memory while others have something to read.
     fn next_ready(&mut self) -> Option<FileKey> {
+        let share = (self.flow.tail.buffer / 2) as u64;
         for _ in 0..self.ready.len() {
             let key = self.ready.pop_front()?;
             let alone = self.ready.is_empty();
             match self.files.get_mut(&key) {
                 None => {}
-                Some(file) if !alone && file.unsettled() > self.unsettled_max => {
-                    self.ready.push_back(key);
-                }
+                Some(file) if !alone && file.unsettled() >= share => self.ready.push_back(key),
                 Some(file) => {
                     file.queued = false;
                     return Some(key);
@@ -478,7 +453,6 @@ impl Tailer {
     fn keep_house(&mut self, now: Instant) {
         self.next_housekeeping = now + HOUSEKEEPING;
         self.settle_held(now);
-        self.share_out();
         self.polls = self.watch.degraded().is_some()
             || self.files.values().any(|file| file.name == Name::Linked);
         for lost in self.generations.take_lost(now) {
