@@ -15,6 +15,13 @@ use super::wake::Wake;
 /// block leaves the L2 cache before it is cut, encoded and hashed.
 pub const BLOCK: usize = 256 * 1024;
 
+/// What a file reads in a turn while memory is short. So little is kept in memory of its own size:
+/// a few lines must not hold a block.
+pub const PIECE: usize = BLOCK / 8;
+
+/// The least share of the memory that a file has: some lines.
+const SHARE_MIN: usize = 4096;
+
 /// What a small loan is charged beyond its bytes: allocation, [`Bytes`] handle and queue entry.
 const OVERHEAD: usize = 128;
 
@@ -48,6 +55,29 @@ impl Budget {
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.fits(BLOCK)
+    }
+
+    /// Returns how much one of `files` files may read in its next turn: it has `unsettled` bytes on
+    /// their way, and the line it is at is longer than `searched`. `None` where it must wait.
+    ///
+    /// Half of the memory is for whoever comes first. The other half is divided among all files,
+    /// each of which may always hold its share of it: so the files of a throttled shard, however
+    /// much they have to send, cannot take what the others need. (A share is 4 KiB or more; with
+    /// the default of 8 MiB, nine hundred files have one.)
+    #[must_use]
+    pub fn portion(&self, unsettled: u64, searched: u64, files: usize) -> Option<usize> {
+        let free = self.limit.saturating_sub(self.lent());
+        let common = self.limit / 2;
+        if free >= common.saturating_add(BLOCK) {
+            return Some(BLOCK);
+        }
+        // One block is what everybody reads into before the lines are copied.
+        let share = common.saturating_sub(BLOCK) / files.max(1);
+        let share = share.saturating_sub(OVERHEAD).max(SHARE_MIN);
+        let left = share.saturating_sub(usize::try_from(unsettled).unwrap_or(usize::MAX));
+        let portion = if left < BLOCK { left.min(PIECE) } else { BLOCK };
+        let fits = portion >= SHARE_MIN && free >= BLOCK.saturating_add(portion);
+        (fits && portion as u64 > searched).then_some(portion)
     }
 
     /// Returns the bytes that are lent out.
@@ -134,6 +164,39 @@ mod tests {
 
     fn budget(limit: usize) -> Arc<Budget> {
         Budget::new(limit, Arc::new(Wake::new()))
+    }
+
+    /// Lets a file take all it gets, and settle none of it.
+    fn take_all(budget: &Arc<Budget>, files: usize) -> Vec<Bytes> {
+        let (mut held, mut unsettled) = (Vec::new(), 0);
+        while let Some(portion) = budget.portion(unsettled, 0, files) {
+            let block = budget.lend(BLOCK).unwrap().freeze(0, portion);
+            unsettled += portion as u64;
+            held.push(if portion > PIECE { block } else { budget.copy(&block) });
+        }
+        held
+    }
+
+    #[test]
+    fn files_that_stand_still_leave_each_other_file_its_share() {
+        for (blocks, files) in [(4, 3), (4, 60), (8, 1), (32, 900), (1024, 10_000)] {
+            let budget = budget(blocks * BLOCK);
+            let held: Vec<_> = (0..files).map(|_| take_all(&budget, files)).collect();
+            assert!(held.iter().all(|held| !held.is_empty()), "{blocks} blocks, {files} files");
+            assert!(budget.has_room(), "{blocks} blocks, {files} files");
+        }
+    }
+
+    #[test]
+    fn while_half_is_free_nobody_waits() {
+        let budget = budget(4 * BLOCK);
+        let first = budget.lend(BLOCK).unwrap();
+        assert_eq!(budget.portion(u64::MAX, u64::MAX, 100), Some(BLOCK));
+        let second = budget.lend(BLOCK).unwrap();
+        assert_eq!(budget.portion(BLOCK as u64, 0, 1), None, "its share is taken");
+        assert_eq!(budget.portion(0, 0, 1), Some(PIECE));
+        assert_eq!(budget.portion(0, PIECE as u64, 1), None, "a piece would not hold its line");
+        drop((first, second));
     }
 
     #[test]

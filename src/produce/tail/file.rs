@@ -17,16 +17,13 @@ use std::time::Instant;
 use bytes::Bytes;
 use memchr::{memchr, memrchr};
 
-use super::buffer::{BLOCK, Budget};
+use super::buffer::{BLOCK, Budget, PIECE};
 use super::{Chunk, Progress};
 use crate::position::{FileKey, Fingerprint, Identity, Mark, Position, Preceding, Span};
 use crate::produce::watch::facts::Facts;
 
 /// What one read takes beside the bytes before the offset.
 const STEP: usize = BLOCK - Mark::WIDTH;
-
-/// Below this a chunk is copied into memory of its own size: a few lines must not hold a block.
-const COPY_BELOW: usize = BLOCK / 8;
 
 /// How many first bytes are remembered of each file: enough for a time stamp.
 const PREFIX: usize = 32;
@@ -189,6 +186,12 @@ impl TailedFile {
         self.offset.saturating_sub(self.progress.settled())
     }
 
+    /// Returns how long the line at the offset is, as far as was searched for its end.
+    #[must_use]
+    pub fn searched(&self) -> u64 {
+        self.searched.saturating_sub(self.offset)
+    }
+
     /// Takes note of the size seen; returns true where it changed.
     pub fn see(&mut self, size: u64, now: Instant) -> bool {
         let changed = size != self.size;
@@ -200,7 +203,8 @@ impl TailedFile {
         changed
     }
 
-    /// Reads the next chunk, at most `line_max` bytes long where no newline is found before.
+    /// Reads the next chunk, about `portion` bytes, at most `line_max` bytes long where no newline is
+    /// found before.
     /// `finish` takes a last line without its newline too.
     ///
     /// # Errors
@@ -208,15 +212,16 @@ impl TailedFile {
     pub fn turn(
         &mut self,
         budget: &Arc<Budget>,
+        portion: usize,
         (line_max, finish): (usize, bool),
         now: Instant,
     ) -> io::Result<Turn> {
-        if self.searched.saturating_sub(self.offset) >= STEP as u64 {
+        if self.searched() >= STEP as u64 {
             return self.long_line(budget, (line_max, finish), now);
         }
         let Some(mut loan) = budget.lend(BLOCK) else { return Ok(Turn::NoRoom) };
         let held = self.preceding.as_slice().len();
-        let wanted = self.wanted(STEP).saturating_add(held);
+        let wanted = self.wanted(portion.min(STEP)).saturating_add(held);
         let from = self.offset.saturating_sub(held as u64);
         let Some(into) = loan.as_mut_slice().get_mut(..wanted) else { return Ok(Turn::NoRoom) };
         let filled = read_full(self.handle()?, into, from)?;
@@ -248,7 +253,7 @@ impl TailedFile {
         let whole = if finish && at_end { data.len() } else { whole };
         let lines = data.get(..whole).unwrap_or_default();
         let preceding = self.preceding.after(lines);
-        let data = if whole < COPY_BELOW {
+        let data = if whole <= PIECE {
             budget.copy(lines)
         } else {
             loan.freeze(held, held.saturating_add(whole))

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use memchr::memrchr;
 
+use super::buffer::BLOCK;
 use super::file::{Name, TailedFile, Turn, read_full, read_head, read_preceding};
 use super::generations::{Candidate, Ended};
 use super::identity::may_be_copy;
@@ -344,7 +345,7 @@ impl Tailer {
         if file.offset >= size {
             return self.end(key, size, "finished", now);
         }
-        match file.turn(&self.around.budget, (self.around.limit.get(), true), now) {
+        match file.turn(&self.around.budget, BLOCK, (self.around.limit.get(), true), now) {
             Ok(Turn::Chunk(chunk, _)) => self.outbox.push_back(Output::Chunk(chunk)),
             Ok(Turn::Rewritten { size_before }) => self.end(key, size_before, "truncated", now),
             Ok(Turn::Quiet(_) | Turn::Searching | Turn::NoRoom) => {}

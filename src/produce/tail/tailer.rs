@@ -230,13 +230,13 @@ impl Tailer {
 
     /// Gives the file whose turn it is one; false where there was no room for it.
     fn turn(&mut self, now: Instant) -> bool {
-        let Some(key) = self.next_ready() else { return self.ready.is_empty() };
+        let Some((key, portion)) = self.next_ready() else { return self.ready.is_empty() };
         if !self.make_open(key, now) {
             return true;
         }
         let Some(file) = self.files.get_mut(&key) else { return true };
         let bounds = (self.around.limit.get(), self.once);
-        match file.turn(&self.around.budget, bounds, now) {
+        match file.turn(&self.around.budget, portion, bounds, now) {
             Ok(Turn::Chunk(chunk, more)) => {
                 self.outbox.push_back(Output::Chunk(chunk));
                 self.refresh_fingerprint(key);
@@ -258,21 +258,19 @@ impl Tailer {
         true
     }
 
-    /// Takes the next file that has not more unsettled than its share, so that one file (or one
-    /// throttled shard) cannot take all the memory while others have something to read.
-    fn next_ready(&mut self) -> Option<FileKey> {
-        let share = (self.flow.tail.buffer / 2) as u64;
+    /// Takes the next file that has not taken its share of the memory yet, and how much it may read:
+    /// the files of a throttled shard cannot take what the others need.
+    fn next_ready(&mut self) -> Option<(FileKey, usize)> {
         for _ in 0..self.ready.len() {
             let key = self.ready.pop_front()?;
-            let alone = self.ready.is_empty();
-            match self.files.get_mut(&key) {
-                None => {}
-                Some(file) if !alone && file.unsettled() >= share => self.ready.push_back(key),
-                Some(file) => {
-                    file.queued = false;
-                    return Some(key);
-                }
+            let Some(file) = self.files.get_mut(&key) else { continue };
+            let (unsettled, searched) = (file.unsettled(), file.searched());
+            let files = self.paths.len();
+            if let Some(portion) = self.around.budget.portion(unsettled, searched, files) {
+                file.queued = false;
+                return Some((key, portion));
             }
+            self.ready.push_back(key);
         }
         None
     }
