@@ -18,6 +18,7 @@ use bytes::Bytes;
 use memchr::{memchr, memrchr};
 
 use super::buffer::{BLOCK, Budget, PIECE};
+use super::identity::Trail;
 use super::{Chunk, Progress};
 use crate::position::{FileKey, Fingerprint, Identity, Mark, Position, Preceding, Span};
 use crate::produce::watch::facts::Facts;
@@ -96,6 +97,8 @@ pub struct TailedFile {
     searched: u64,
     /// The bytes before `offset`.
     pub preceding: Preceding,
+    /// Marks of earlier offsets.
+    pub trail: Trail,
     /// The size last seen.
     pub size: u64,
     /// False within a line that is longer than a chunk may be.
@@ -139,6 +142,7 @@ impl TailedFile {
             offset: start,
             searched: start,
             preceding,
+            trail: Trail::default(),
             size: facts.size,
             at_line_start: true,
             name: Name::Own,
@@ -338,6 +342,7 @@ impl TailedFile {
         self.offset = end;
         self.searched = self.searched.max(end);
         self.preceding = preceding;
+        self.trail.note(self.position());
         self.at_line_start = ends_line;
         self.changed_at = now;
         self.progress.read_to(end);

@@ -14,7 +14,7 @@ use super::buffer::BLOCK;
 use super::file::{Name, TailedFile, Turn, read_full, read_head, read_preceding};
 use super::generations::{Candidate, Ended};
 use super::identity::may_be_copy;
-use super::tailer::{Phase, Tailer};
+use super::tailer::{Phase, TRUNCATED, Tailer};
 use super::{FileEvent, Output};
 use crate::position::{FileKey, Fingerprint, Preceding};
 use crate::produce::watch::facts::Place;
@@ -37,6 +37,10 @@ impl Tailer {
                 self.lose_name(other, now);
             }
             match Candidate::open(&found.path, found.linked) {
+                // It was renamed since: a followed file stands under the path by now.
+                Ok(candidate) if self.places.contains_key(&candidate.facts.place()) => {
+                    self.follow(Found { facts: candidate.facts, ..found }, now);
+                }
                 Ok(candidate) => self.consider(candidate, now),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => self.around.status.trouble(&found.path, &error),
@@ -70,7 +74,7 @@ impl Tailer {
         file.modified = found.facts.modified;
         if found.facts.size < file.offset || written && !is_as_read(file) {
             let size_before = file.size;
-            self.end(key, size_before, "truncated", now);
+            self.end(key, size_before, TRUNCATED, now);
             self.next_scan = now;
             return;
         }
@@ -131,7 +135,11 @@ impl Tailer {
     pub(super) fn consider(&mut self, candidate: Candidate, now: Instant) {
         match self.recognise(&candidate, now) {
             Ok(Some((known, before))) => self.adopt(&known, before, candidate, now),
-            Ok(None) => self.consider_new(candidate, now),
+            Ok(None) => match self.generations.recognise_beginning(&candidate, now) {
+                Ok(true) => self.begin_at(candidate.facts.size, candidate, now),
+                Ok(false) => self.consider_new(candidate, now),
+                Err(error) => self.around.status.trouble(&candidate.path, &error),
+            },
             Err(error) => self.around.status.trouble(&candidate.path, &error),
         }
     }
@@ -193,25 +201,37 @@ impl Tailer {
 
     /// Follows a file that is not known.
     fn begin(&mut self, candidate: Candidate, now: Instant) {
+        match if self.begins_at_end() { last_line_start(&candidate) } else { Ok(0) } {
+            Ok(start) => self.begin_at(start, candidate, now),
+            Err(error) => self.around.status.trouble(&candidate.path, &error),
+        }
+    }
+
+    /// Follows a file that is not known from an offset on.
+    fn begin_at(&mut self, start: u64, candidate: Candidate, now: Instant) {
         let Some(key) = self.around.keys.allot() else {
             // The next commit reserves more numbers, and the next scan finds the file again.
             return;
         };
-        let start = if self.begins_at_end() { last_line_start(&candidate) } else { Ok(0) };
-        let start = start.and_then(|at| Ok((at, read_preceding(&candidate.handle, at)?)));
-        match start {
-            Ok(start) => {
+        match read_preceding(&candidate.handle, start) {
+            Ok(before) => {
                 let origin = Arc::clone(&candidate.path);
-                self.take_on(key, origin, start, candidate, now);
+                self.take_on(key, origin, (start, before), candidate, now);
             }
             Err(error) => self.around.status.trouble(&candidate.path, &error),
         }
     }
 
-    /// Goes on with a known generation where it was left.
+    /// Goes on with a known generation where it was left. What a copy of it lacks, because it was
+    /// written between the copy and the truncation, is lost.
     fn adopt(&mut self, known: &Ended, before: Preceding, candidate: Candidate, now: Instant) {
         let start = (known.known.position.offset, before);
+        let was_there = known.known.position.offset.saturating_add(known.unread);
+        let unread = was_there.saturating_sub(candidate.facts.size);
         self.take_on(known.key, Arc::clone(&known.origin), start, candidate, now);
+        if known.reason == TRUNCATED && unread > 0 {
+            self.lose(&Ended { unread, ..known.clone() });
+        }
     }
 
     fn take_on(
@@ -347,7 +367,7 @@ impl Tailer {
         }
         match file.turn(&self.around.budget, BLOCK, (self.around.limit.get(), true), now) {
             Ok(Turn::Chunk(chunk, _)) => self.outbox.push_back(Output::Chunk(chunk)),
-            Ok(Turn::Rewritten { size_before }) => self.end(key, size_before, "truncated", now),
+            Ok(Turn::Rewritten { size_before }) => self.end(key, size_before, TRUNCATED, now),
             Ok(Turn::Quiet(_) | Turn::Searching | Turn::NoRoom) => {}
             Err(error) => {
                 let path = Arc::clone(&file.path);

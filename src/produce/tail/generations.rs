@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::OFlags;
 
 use super::file::{read_head, read_preceding};
-use super::identity::{Evidence, Known, Verdict, compare};
+use super::identity::{Evidence, Known, Trail, Verdict, compare};
 use crate::checkpoint::FileRow;
 use crate::position::{FileKey, Preceding};
 use crate::produce::watch::facts::{Facts, Place};
@@ -51,6 +51,11 @@ pub struct Ended {
     pub unread: u64,
     /// Why it ended, in a word for the log.
     pub reason: &'static str,
+    /// Marks of earlier offsets; none of a run before this one.
+    pub trail: Trail,
+    /// Until when a copy of its beginning may be found: one that was made before the truncation and
+    /// is shorter than what was read. Nothing where it was not truncated in this run.
+    pub copied_until: Option<Instant>,
     /// Until when a copy may be found before `unread` counts as lost; nothing once that is settled.
     pub lost_at: Option<Instant>,
 }
@@ -66,6 +71,8 @@ impl Ended {
             known: Known { identity: row.identity, position: row.position },
             unread: if row.ended { 0 } else { row.size.saturating_sub(row.position.offset) },
             reason: "missing",
+            trail: Trail::default(),
+            copied_until: None,
             lost_at: None,
         }
     }
@@ -224,6 +231,30 @@ impl Generations {
         Ok(None)
     }
 
+    /// Returns true where `candidate` is a copy of the beginning of a file that was truncated just
+    /// now, and all of it was read there. Whoever copies and truncates leaves a moment in between, in
+    /// which the file grows and is read on.
+    ///
+    /// # Errors
+    /// Those of reading; nothing has changed then.
+    pub fn recognise_beginning(&self, candidate: &Candidate, now: Instant) -> io::Result<bool> {
+        let (place, size) = (candidate.facts.place(), candidate.facts.size);
+        let truncated = self.ended.iter().rev().filter(|known| {
+            known.copied_until.is_some_and(|until| now <= until)
+                && known.place() != place
+                && size < known.known.position.offset
+                && known.known.identity.fingerprint.matches(&candidate.head)
+        });
+        for known in truncated {
+            let Some(inner) = known.trail.within(size) else { continue };
+            let before = read_preceding(&candidate.handle, inner.offset)?;
+            if inner.mark.matches(before.as_slice()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Takes out the stored generations that no scan has found, to be looked for elsewhere.
     pub fn take_missing(&mut self) -> Vec<Ended> {
         let mut missing: Vec<Ended> = self.stored.drain().map(|(_, known)| known).collect();
@@ -266,6 +297,12 @@ impl Generations {
 }
 
 impl Ended {
+    /// The file was truncated: from now on a copy of it may be found that is shorter than what was
+    /// read.
+    pub fn await_copy(&mut self, now: Instant) {
+        self.copied_until = Some(now + GRACE);
+    }
+
     /// What is unread counts as lost once nobody has turned up with it in time.
     pub fn give_up(&mut self, now: Instant) {
         self.lost_at = (self.unread > 0).then(|| now + GRACE);

@@ -62,6 +62,50 @@ pub fn compare(known: &Known, file: &Evidence<'_>) -> Verdict {
     }
 }
 
+/// Marks of offsets passed on the way to a position, close together just before it and ever farther
+/// apart towards the start: evidence for a copy that ends before the position.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trail {
+    /// Ascending.
+    marks: Vec<Position>,
+}
+
+impl Trail {
+    /// The most marks kept: at 16 bytes each, less than a page of lines.
+    const MARKS_MAX: usize = 48;
+
+    /// The latest marks, of which none is left out.
+    const LATEST: usize = 16;
+
+    /// Notes the next position. Where there are too many, the mark goes that leaves the smallest gap
+    /// for its distance from the end.
+    pub fn note(&mut self, position: Position) {
+        self.marks.push(position);
+        if self.marks.len() <= Self::MARKS_MAX {
+            return;
+        }
+        let older = self.marks.len().saturating_sub(Self::LATEST);
+        let gap = |at: usize| {
+            let [before, own, after] = self.marks.get(at..at.saturating_add(3))? else {
+                return None;
+            };
+            let distance = position.offset.saturating_sub(own.offset).max(1);
+            let width = after.offset.saturating_sub(before.offset);
+            Some(width.saturating_mul(1 << 20) / distance)
+        };
+        let least = (0..older.saturating_sub(1)).min_by_key(|at| gap(*at).unwrap_or(u64::MAX));
+        if let Some(at) = least {
+            self.marks.remove(at.saturating_add(1));
+        }
+    }
+
+    /// Returns the last mark within the first `size` bytes.
+    #[must_use]
+    pub fn within(&self, size: u64) -> Option<Position> {
+        self.marks.iter().rev().find(|mark| mark.offset <= size).copied()
+    }
+}
+
 /// Returns true where a file beginning with `head` may be an unfinished or finished copy of one
 /// beginning with `original`: one is the start of the other. An empty file may be a copy of anything,
 /// and says so by being the start of it.
@@ -138,6 +182,22 @@ mod tests {
             position: Position::default(),
         };
         assert_eq!(compare(&empty, &evidence(facts(8), b"", 0)), Verdict::Other);
+    }
+
+    #[test]
+    fn a_trail_is_bounded_and_dense_at_its_end() {
+        let mut trail = Trail::default();
+        assert_eq!(trail.within(u64::MAX), None);
+        for offset in 1..=10_000 {
+            trail.note(Position { offset, mark: Mark::default() });
+            assert!(trail.marks.len() <= Trail::MARKS_MAX);
+        }
+        for distance in 0..9_999 {
+            let found = trail.within(10_000 - distance).unwrap().offset;
+            assert!(found <= 10_000 - distance);
+            let gap = 10_000 - distance - found;
+            assert!(gap <= distance, "{gap} bytes at {distance} before the end");
+        }
     }
 
     #[test]

@@ -35,6 +35,9 @@ use crate::produce::watch::{Change, Watch};
 /// Turns between two looks at what has changed: a busy file must not delay the notice of a rename.
 const TURNS: usize = 16;
 
+/// Why a generation ends whose file goes on with other content.
+pub(super) const TRUNCATED: &str = "truncated";
+
 /// Looks in one scan: more are needed only while somebody makes one directory after the other, and
 /// then reading has its turn in between.
 const LOOKS_MAX: u32 = 4;
@@ -245,7 +248,7 @@ impl Tailer {
             Ok(Turn::Quiet(_)) => self.rest(key),
             Ok(Turn::Searching) => self.enqueue(key),
             Ok(Turn::Rewritten { size_before }) => {
-                self.end(key, size_before, "truncated", now);
+                self.end(key, size_before, TRUNCATED, now);
                 self.next_scan = now;
             }
             Ok(Turn::NoRoom) => {
@@ -562,8 +565,20 @@ impl Tailer {
         }));
         let known = Known { identity: file.identity, position: file.position() };
         let unread = size_before.saturating_sub(file.offset);
-        let (path, origin) = (file.path, file.origin);
-        let mut ended = Ended { key, path, origin, known, unread, reason, lost_at: None };
+        let mut ended = Ended {
+            key,
+            path: file.path,
+            origin: file.origin,
+            known,
+            unread,
+            reason,
+            trail: file.trail,
+            copied_until: None,
+            lost_at: None,
+        };
+        if reason == TRUNCATED {
+            ended.await_copy(now);
+        }
         ended.give_up(now);
         self.generations.add(ended);
     }

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 
+mod races;
+
 use super::buffer::{BLOCK, Budget};
 use super::tailer::{Surroundings, Tailer};
 use super::wake::Wake;

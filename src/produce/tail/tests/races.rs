@@ -1,0 +1,144 @@
+//! What others do between two looks of the tailer.
+
+use std::os::unix::fs::symlink;
+use std::process::Command;
+use std::sync::mpsc::sync_channel;
+
+use super::super::generations::Candidate;
+use super::*;
+use crate::produce::watch::patterns;
+
+/// Lines of more than a fingerprint, and their text.
+fn lines(from: usize, count: usize) -> String {
+    (from..from + count).map(|number| format!("{number:08} and some text of a line\n")).collect()
+}
+
+/// Each generation's first and last line, and its length.
+fn told_of(texts: &[String]) -> Vec<(String, String, usize)> {
+    let line = |line: Option<&str>| line.unwrap_or_default().to_owned();
+    let tell = |text: &String| (line(text.lines().next()), line(text.lines().last()), text.len());
+    texts.iter().map(tell).collect()
+}
+
+fn told(bench: &Bench) -> Vec<(String, String, usize)> {
+    told_of(&bench.texts())
+}
+
+/// Looks at a path as after an event, and not at the others.
+fn look_at(bench: &mut Bench, name: &str) {
+    let (now, path) = (bench.now, bench.path(name));
+    bench.tailer.as_mut().unwrap().observe(&path, now);
+    bench.pass(Duration::ZERO);
+}
+
+fn truncate(bench: &Bench, name: &str) {
+    File::options().write(true).open(bench.path(name)).unwrap().set_len(0).unwrap();
+}
+
+#[test]
+fn a_copy_that_lacks_what_was_read_before_the_truncation_is_not_read_again() {
+    for found_before in [false, true] {
+        let mut bench = Bench::new(&["app.log*"]);
+        bench.append("app.log", lines(0, 100).as_bytes());
+        bench.start(false);
+        bench.append("app.log", lines(100, 100).as_bytes());
+        bench.step();
+        fs::copy(bench.path("app.log"), bench.path("app.log.1")).unwrap();
+        if found_before {
+            look_at(&mut bench, "app.log.1");
+        }
+        bench.append("app.log", lines(200, 5).as_bytes());
+        look_at(&mut bench, "app.log");
+        truncate(&bench, "app.log");
+        bench.append("app.log", b"after the truncation\n");
+        look_at(&mut bench, "app.log");
+        bench.step();
+        let expected = [lines(0, 205), "after the truncation\n".to_owned()];
+        assert_eq!(told(&bench), told_of(&expected), "{found_before}");
+        assert_eq!(bench.lost(), 0);
+
+        bench.start(false);
+        bench.append("app.log", b"after a restart\n");
+        bench.step();
+        let expected = [lines(0, 205), "after the truncation\nafter a restart\n".to_owned()];
+        assert_eq!(told(&bench), told_of(&expected), "{found_before}");
+    }
+}
+
+#[test]
+fn a_file_that_only_begins_like_a_truncated_one_is_read() {
+    let mut bench = Bench::new(&["*.log"]);
+    bench.append("app.log", lines(0, 100).as_bytes());
+    bench.start(false);
+    bench.append("app.log", lines(100, 100).as_bytes());
+    bench.step();
+    truncate(&bench, "app.log");
+    let other = [lines(0, 90), lines(1_000, 30)].concat();
+    bench.append("other.log", other.as_bytes());
+    bench.step();
+    bench.step();
+    assert_eq!(bench.texts(), [lines(0, 200), other]);
+}
+
+#[test]
+fn what_a_copy_lacks_of_what_was_there_is_counted() {
+    let mut bench = Bench::new(&["app.log*"]);
+    bench.append("app.log", b"read\n");
+    bench.start(false);
+    fs::copy(bench.path("app.log"), bench.path("app.log.1")).unwrap();
+    bench.append("app.log", b"seen, and never ended");
+    look_at(&mut bench, "app.log");
+    truncate(&bench, "app.log");
+    bench.append("app.log", b"new\n");
+    bench.step();
+    bench.pass(Duration::from_secs(5));
+    assert_eq!(bench.texts(), ["read\n", "new\n"]);
+    assert_eq!(bench.lost(), b"seen, and never ended".len() as u64);
+}
+
+/// Between the look at a path and its opening, a file that is followed already took the path.
+#[test]
+fn a_followed_file_found_under_a_path_that_was_another_s_is_not_begun_again() {
+    let mut bench = Bench::new(&["*.log"]);
+    bench.append("a.log", b"a\n");
+    bench.start(false);
+    bench.append("b.log", b"b\n");
+    let stale = patterns::find(&bench.path("b.log")).unwrap().unwrap();
+    fs::remove_file(bench.path("b.log")).unwrap();
+    bench.rename("a.log", "b.log");
+    bench.append("b.log", b"more\n");
+    let now = bench.now;
+    bench.tailer.as_mut().unwrap().follow(stale, now);
+    bench.step();
+    bench.step();
+    assert_eq!(bench.texts(), ["a\nmore\n"]);
+}
+
+/// The directory is watched under one of its two paths, and that need not be the file's.
+#[test]
+fn a_change_told_under_a_second_path_is_read_without_a_scan() {
+    let mut bench = Bench::new(&["*/app.log"]);
+    fs::create_dir(bench.path("b-real")).unwrap();
+    bench.append("b-real/app.log", b"one\n");
+    bench.start(false);
+    symlink(bench.path("b-real"), bench.path("a-link")).unwrap();
+    bench.step();
+    bench.append("a-link/app.log", b"two\n");
+    look_at(&mut bench, "a-link/app.log");
+    assert_eq!(bench.texts(), ["one\ntwo\n"]);
+}
+
+/// Opening a pipe waits for its writer; a path that stands for one by now must not be waited for.
+#[test]
+fn a_pipe_is_no_file_and_stops_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("app.log");
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let (answer, answered) = sync_channel(1);
+    std::thread::spawn(move || {
+        let opened = Candidate::open(&path, false);
+        answer.send(opened.map(|_| ()).map_err(|error| error.kind())).unwrap();
+    });
+    let opened = answered.recv_timeout(Duration::from_secs(30));
+    assert_eq!(opened, Ok(Err(std::io::ErrorKind::NotFound)));
+}
