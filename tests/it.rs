@@ -27,6 +27,9 @@ mod commands;
 mod crash;
 #[path = "it/faults.rs"]
 mod faults;
+#[cfg(feature = "demo")]
+#[path = "it/ferrokinesis.rs"]
+mod ferrokinesis;
 #[path = "it/formats.rs"]
 mod formats;
 #[path = "it/healing.rs"]
@@ -35,8 +38,5 @@ mod healing;
 mod life;
 #[path = "it/poison.rs"]
 mod poison;
-#[cfg(feature = "demo")]
-#[path = "it/ferrokinesis.rs"]
-mod ferrokinesis;
 #[path = "it/rotation.rs"]
 mod rotation;
