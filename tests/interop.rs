@@ -26,6 +26,8 @@
 )]
 
 mod producer_suite;
+#[path = "interop/recipes.rs"]
+mod recipes;
 #[allow(dead_code, unused_imports, reason = "a module of tests uses what it needs of it")]
 mod support;
 
@@ -74,6 +76,23 @@ fn moto_counts_its_records() {
     let numbers = sequence_numbers(&target("KINETAIL_MOTO", ONE_CALL));
     assert!(numbers.iter().flatten().all(|number| number.len() < 4), "{numbers:?}");
     assert!(!numbers.iter().all(|shard| shard.is_sorted()), "{numbers:?}");
+}
+
+/// "every consumer that can split by newline can read it": the README's Lambda recipes do.
+#[test]
+fn the_recipes_of_the_readme_give_the_lines() {
+    let case = producer_suite::Case {
+        name: "recipes",
+        settings: "",
+        shape: support::oracle::Shape::Plain,
+        layout: support::oracle::Layout::Slices,
+        order: support::oracle::Order::WithinFile,
+        lines: 2_000,
+        lines_max: usize::MAX,
+    };
+    let stream = producer_suite::run(&target("KINETAIL_KINESIS_LOCAL", ""), &case);
+    let records: Vec<_> = stream.read().into_iter().flatten().map(|(_, data)| data).collect();
+    recipes::give_the_lines(&records);
 }
 
 /// Ships 30 lines as 30 records under different keys; returns the sequence numbers, by shard.
