@@ -3,7 +3,7 @@
 //! Invariant: what the endpoint stored and what the agent had committed at each end are the only
 //! sources of what is expected; the agent's own counters prove nothing here.
 
-use super::scene::{DEADLINE, Scene, Settings, number};
+use super::scene::{DEADLINE, Scene, Settings, number, stop};
 use crate::support::endpoint::Script;
 use crate::support::oracle::{Allowance, Layout, Order};
 use crate::support::writer::{LogWriter, Pace};
@@ -53,7 +53,7 @@ fn finish(scene: &Scene, writers: Vec<LogWriter>) -> crate::support::oracle::Rep
     drop(fresh);
     let report = scene.arrived();
     scene.settled(|_| ());
-    scene.stop(agent);
+    stop(agent);
     assert_eq!(committed(scene), scene.oracle.bytes(), "all that arrived is committed at the end");
     report
 }
@@ -127,7 +127,7 @@ fn restarts(seed: u64, settings: &Settings) {
         let stored = scene.endpoint.with_log(|log| log.stored);
         let agent = scene.home.start();
         wait_for_more(&scene, stored, draws.u64(1..60));
-        scene.stop(agent);
+        stop(agent);
         let bytes = scene.settled(|log| log.stored_bytes);
         assert_eq!(committed(&scene), bytes, "restart {restart}: all that is stored is committed");
     }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::scene::{DEADLINE, Scene, Settings, append, refused_entries};
+use super::scene::{DEADLINE, Scene, Settings, append, refused_entries, stop};
 use crate::support::endpoint::{CallFault, EntryFault, Log, Script, Throttle};
 use crate::support::oracle::{Allowance, Layout, Order};
 
@@ -28,7 +28,7 @@ fn run_under_faults(seed: u64, settings: &Settings, faults: impl FnOnce(u32) -> 
     let report = scene.oracle.wait_for_all(&scene.endpoint, &Layout::Slices, order, DEADLINE);
     scene.endpoint.set_script(Script::healthy());
     scene.at_rest();
-    scene.stop(agent);
+    stop(agent);
     let refused = scene.endpoint.with_log(refused_entries);
     assert!(refused > 10, "only {refused} records were refused: this run proves nothing");
     report.assert_within(Allowance::bytes(scene.endpoint.with_log(Log::unknown_bytes)));
@@ -150,7 +150,7 @@ fn a_shard_that_takes_nothing_does_not_stop_the_others() {
     scene.endpoint.set_script(Script::healthy());
     scene.arrived().assert_exactly_once();
     scene.at_rest();
-    scene.stop(agent);
+    stop(agent);
     scene.assert_nothing_accepted_was_resent();
 }
 
@@ -168,5 +168,5 @@ fn a_file_that_cannot_be_read_does_not_stop_the_others() {
         super::scene::problems(status).iter().any(|problem| problem.contains("loop.log"))
     });
     super::scene::assert_books_balance(&status);
-    scene.stop(agent);
+    stop(agent);
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use memchr::memmem;
 
-use super::scene::{DEADLINE, Scene, Settings, append, number};
+use super::scene::{DEADLINE, Scene, Settings, append, number, stop};
 use crate::support::endpoint::{Options, Script};
 use crate::support::oracle::{Layout, Oracle, Order, Shape};
 
@@ -133,7 +133,7 @@ fn a_lone_line_goes_when_it_is_old() {
     scene.arrived().assert_exactly_once();
     let waited = scene.endpoint.accepted()[0].at - written;
     assert!(waited >= age, "it did not wait for company: {waited:?}");
-    scene.stop(agent);
+    stop(agent);
 }
 
 /// A key for each value of a group, of a JSON field, of the host, of the file.
@@ -232,7 +232,7 @@ fn the_streams_own_record_limit_counts() {
     let records = scene.endpoint.accepted();
     assert_eq!(records.len(), 2);
     assert!(records[1].data == line, "it came whole");
-    scene.stop(agent);
+    stop(agent);
 }
 
 /// Lines that belong together are never parted, and go when their group is complete or old.
@@ -257,5 +257,5 @@ fn lines_that_belong_together_stay_together() {
     let records = by_key(&scene).into_values().next().unwrap();
     let records: Vec<_> = records.iter().map(|r| std::str::from_utf8(r).unwrap()).collect();
     assert_eq!(records, groups);
-    scene.stop(agent);
+    stop(agent);
 }

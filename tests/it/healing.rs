@@ -1,6 +1,6 @@
 //! Trouble that lasts, and then heals: told in one clear sentence, and over by itself.
 
-use super::scene::{DEADLINE, Scene, Settings, http, problems};
+use super::scene::{DEADLINE, Scene, Settings, http, problems, stop};
 use crate::support::endpoint::{CallFault, Options, Script};
 use crate::support::oracle::{Oracle, Shape};
 
@@ -25,7 +25,7 @@ fn heals(seed: u64, fault: CallFault, words: &str) {
     assert_eq!(warnings.count(), 1, "one cause is told once a minute: {log}");
     assert!(log.contains("shipping goes on"), "{log}");
     scene.at_rest();
-    scene.stop(agent);
+    stop(agent);
     scene.assert_nothing_accepted_was_resent();
 }
 
@@ -103,7 +103,7 @@ fn a_stream_that_is_created_later_is_found() {
     scene.arrived().assert_exactly_once();
     is_well(&scene);
     scene.at_rest();
-    scene.stop(agent);
+    stop(agent);
 }
 
 /// An endpoint that is not there at the start, comes, goes in the middle of it all, and comes back.
@@ -129,6 +129,6 @@ fn an_endpoint_may_come_and_go() {
     ));
     is_well(&scene);
     scene.at_rest();
-    scene.stop(agent);
+    stop(agent);
     scene.assert_nothing_accepted_was_resent();
 }

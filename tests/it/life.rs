@@ -6,7 +6,7 @@ use std::time::Instant;
 use rustix::process::Signal;
 
 use super::scene::{
-    DEADLINE, Scene, Settings, append, assert_books_balance, http, number, problems,
+    DEADLINE, Scene, Settings, append, assert_books_balance, http, number, problems, stop,
 };
 use crate::support::agent::Agent;
 use crate::support::endpoint::{EntryFault, Script, Throttle};
@@ -93,7 +93,7 @@ fn a_dead_endpoint_does_not_hold_up_the_end() {
     let status = scene
         .status("more was read", |status| number(status, "/flows/0/totals/in_flight_bytes") > 0);
     assert_books_balance(&status);
-    scene.stop(agent);
+    stop(agent);
     let status = scene.status("what a stopped agent left", |_| true);
     assert_eq!(status["running"], false);
     assert_eq!(number(&status, "/flows/0/files/0/offset"), settled, "{status:#}");
@@ -117,7 +117,7 @@ fn the_end_waits_for_what_was_read() {
             && number(status, "/flows/0/totals/in_flight_bytes") == scene.oracle.bytes()
     });
     assert_eq!(scene.endpoint.with_log(|log| log.stored), 0);
-    scene.stop(agent);
+    stop(agent);
     let records = scene.endpoint.accepted();
     scene.oracle.verify(&records, &Layout::Slices, Order::WithinFile).assert_exactly_once();
 }
@@ -162,7 +162,7 @@ fn a_second_agent_on_a_state_directory_gives_way() {
     scene.arrived().assert_exactly_once();
     let status = scene.at_rest();
     assert_eq!(number(&status, "/pid"), u64::from(agent.id()), "the first one answers");
-    scene.stop(agent);
+    stop(agent);
 }
 
 /// "**A mistake in the configuration is an error** at `agent.yaml:LINE:COLUMN`, with a hint, before
@@ -248,7 +248,7 @@ fn the_books_balance_at_every_moment() {
     scene.status("it counts as the stream does", |status| {
         number(status, "/flows/0/sent/records") == records
     });
-    scene.stop(agent);
+    stop(agent);
     let stopped = scene.at_rest();
     assert_eq!(stopped["running"], false, "a stopped agent is read from its state directory");
 }
@@ -290,5 +290,5 @@ fn metrics_and_health_are_served() {
     assert!(ill.contains("web: the stream refuses access: "), "{ill}");
     scene.endpoint.set_script(Script::healthy());
     scene.arrived().assert_exactly_once();
-    scene.stop(agent);
+    stop(agent);
 }

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::scene::{DEADLINE, Scene, Settings, assert_books_balance, number};
+use super::scene::{DEADLINE, Scene, Settings, assert_books_balance, number, stop};
 use crate::support::agent::Home;
 use crate::support::endpoint::{EntryOutcome, Script};
 use crate::support::oracle::{Layout, Order};
@@ -110,7 +110,7 @@ fn a_poisoned_record_does_not_stop_its_key() {
     });
     assert_books_balance(&status);
     assert_eq!(number(&status, "/flows/0/sent/records_dead_lettered"), 1);
-    scene.stop(agent);
+    stop(agent);
     assert_isolated(&scene, Order::WithinFile);
     let again = scene.home.once(DEADLINE);
     assert_eq!(again.code(), Some(0), "{again:?}");

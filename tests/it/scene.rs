@@ -160,13 +160,13 @@ impl Scene {
         let resent = self.endpoint.with_log(|log| log.resent_accepted.clone());
         assert!(resent.is_empty(), "{} records, first: {:?}", resent.len(), resent.first());
     }
+}
 
-    /// Ends an agent in order.
-    pub fn stop(&self, agent: Agent) {
-        agent.terminate();
-        let finished = agent.wait(DEADLINE);
-        assert_eq!(finished.code(), Some(0), "{finished:?}");
-    }
+/// Ends an agent in order.
+pub fn stop(agent: Agent) {
+    agent.terminate();
+    let finished = agent.wait(DEADLINE);
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
 }
 
 /// Waits until an agent of `home` says a status that satisfies the condition.
