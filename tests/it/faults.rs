@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use super::scene::{DEADLINE, Scene, Settings, append, refused_entries, stop};
+use super::scene::{
+    DEADLINE, Scene, Settings, append, assert_books_balance, number, problems, refused_entries,
+    stop,
+};
 use crate::support::endpoint::{CallFault, EntryFault, Log, Script, Throttle};
 use crate::support::oracle::{Allowance, Layout, Order};
 
@@ -165,8 +168,44 @@ fn a_file_that_cannot_be_read_does_not_stop_the_others() {
     let agent = scene.home.start();
     scene.arrived().assert_exactly_once();
     let status = scene.status("the circle is told", |status| {
-        super::scene::problems(status).iter().any(|problem| problem.contains("loop.log"))
+        problems(status).iter().any(|problem| problem.contains("loop.log"))
     });
-    super::scene::assert_books_balance(&status);
+    assert_books_balance(&status);
     stop(agent);
+}
+
+/// "**Memory, file descriptors and every queue are bounded** … The source files are the buffer; a dead
+/// endpoint costs no memory": of 20 MB that wait, no more than the flow's buffer is held.
+#[test]
+fn a_dead_endpoint_costs_no_memory() {
+    for (seed, key) in [(12, "file"), (13, "random")] {
+        let settings = Settings { merge: "max_bytes: 25 KB", key, ..Settings::default() };
+        let mut scene = Scene::new(seed, &settings, Script::healthy());
+        scene.endpoint.die();
+        for file in 0..8 {
+            drop(scene.write(file, 16_000));
+        }
+        let agent = scene.home.start();
+        scene.status("memory is full, and the trouble is told", |status| {
+            number(status, "/flows/0/totals/in_flight_bytes") > 500_000
+                && !problems(status).is_empty()
+        });
+        // Three more tries of the stream: time enough to read on, if anything did.
+        let calls = |status: &serde_json::Value| number(status, "/flows/0/sent/calls");
+        let before = calls(&scene.status("it tells", |_| true));
+        let status = scene.status("it tries again", |status| calls(status) >= before + 3);
+        assert_books_balance(&status);
+        let held = number(&status, "/flows/0/totals/in_flight_bytes");
+        assert!(held <= 1024 * 1024, "{key}: {held} bytes are held, the buffer is 1 MiB");
+        let process = std::fs::read_to_string(format!("/proc/{}/status", agent.id())).unwrap();
+        let peak = process.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+        eprintln!("{key}: peak {kib} KiB");
+        assert!(kib <= 64 * 1024, "{key}: {kib} KiB");
+        scene.endpoint.listen();
+        let order = if key == "random" { Order::Any } else { Order::WithinFile };
+        let all = scene.oracle.wait_for_all(&scene.endpoint, &Layout::Slices, order, DEADLINE);
+        all.assert_exactly_once();
+        stop(agent);
+    }
 }
