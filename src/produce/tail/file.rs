@@ -342,7 +342,7 @@ impl TailedFile {
         self.offset = end;
         self.searched = self.searched.max(end);
         self.preceding = preceding;
-        self.trail.note(self.position());
+        self.trail.pass(chunk.span.start, &chunk.data, self.position());
         self.at_line_start = ends_line;
         self.changed_at = now;
         self.progress.read_to(end);

@@ -4,7 +4,7 @@
 //! fingerprint and mark, the content that was settled. Inode numbers alone decide nothing: ext4 uses
 //! them again at once, and devices change their numbers across reboots.
 
-use crate::position::{Fingerprint, Identity, Position, Preceding};
+use crate::position::{Fingerprint, Identity, Mark, Position, Preceding};
 use crate::produce::watch::facts::Facts;
 
 /// What is known of a generation that a file is compared with.
@@ -74,12 +74,28 @@ impl Trail {
     /// The most marks kept: at 16 bytes each, less than a page of lines.
     const MARKS_MAX: usize = 48;
 
+    /// Into how many parts the marks divide what is passed on at once.
+    const STEPS: usize = 16;
+
     /// The latest marks, of which none is left out.
     const LATEST: usize = 16;
 
+    /// Notes `data`, which was passed on and begins at `start`: its end, and some places within, for
+    /// a whole file may be read at once.
+    pub fn pass(&mut self, start: u64, data: &[u8], end: Position) {
+        let step = data.len() / Self::STEPS;
+        if step >= Mark::WIDTH {
+            for at in (1..Self::STEPS).map(|count| step.saturating_mul(count)) {
+                let mark = Mark::of(data.get(..at).unwrap_or_default());
+                self.note(Position { offset: start.saturating_add(at as u64), mark });
+            }
+        }
+        self.note(end);
+    }
+
     /// Notes the next position. Where there are too many, the mark goes that leaves the smallest gap
     /// for its distance from the end.
-    pub fn note(&mut self, position: Position) {
+    fn note(&mut self, position: Position) {
         self.marks.push(position);
         if self.marks.len() <= Self::MARKS_MAX {
             return;
@@ -118,7 +134,6 @@ pub fn may_be_copy(head: &[u8], original: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::position::Mark;
 
     const TEXT: &[u8] = b"first line\nsecond line\nthird line\n";
 

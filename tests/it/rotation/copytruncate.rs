@@ -101,7 +101,7 @@ fn write_at_rate(file: &mut fs::File, lines: u64, mut next: impl FnMut() -> Vec<
 /// from a copy that is shorter than what had been read of the original.
 #[test]
 fn a_foreign_copytruncate_loses_no_line_that_survives_and_repeats_none() {
-    let rig = Rig::new(r#"["{logs}/app.log*"]"#, "tail: { scan_interval: 500 ms }");
+    let rig = Rig::new(r#"["{logs}/app.log*"]"#, "tail: { scan_interval: 5 s }");
     let oracle = Oracle::new(54, Shape::Plain);
     let agent = rig.start();
     let path = rig.log("app.log");
@@ -122,7 +122,14 @@ fn a_foreign_copytruncate_loses_no_line_that_survives_and_repeats_none() {
         survivors.iter().all(|line| arrived.contains_key(&**line))
     };
     rig.endpoint.wait_until("every surviving line came", DEADLINE, all_came).unwrap();
-    // A restart must not take the copies for new files either.
+    // Once all copies are known for what they are, a restart must not take them for new files either.
+    until("every copy is known", || {
+        let status = rig.home.status(DEADLINE);
+        let files = status.pointer("/flows/0/files").unwrap().as_array().unwrap();
+        let known = |name: String| files.iter().any(|file| file["path"].as_str() == Some(&*name));
+        (1..=ROTATIONS)
+            .all(|number| known(rig.log(&format!("app.log.{number}")).display().to_string()))
+    });
     agent.terminate();
     assert_eq!(agent.wait(DEADLINE).code(), Some(0));
     let again = rig.start();

@@ -59,8 +59,10 @@ fn start_as_nobody(rig: &Rig) -> Agent {
     }
     let home = rig.home.logs().parent().unwrap().to_owned();
     let binary = home.join("kinetail");
-    // The build directory may be one that only root enters.
-    fs::copy(env!("CARGO_BIN_EXE_kinetail"), &binary).unwrap();
+    // The build directory may be one that only root enters. Another process copies: a descriptor that
+    // this one writes to could be inherited by a child of another test, and a busy file not be run.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_kinetail")).arg(&binary).status();
+    assert!(copied.unwrap().success());
     for path in [&home, &rig.home.config(), &rig.home.logs(), &binary] {
         chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
     }
