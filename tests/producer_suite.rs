@@ -162,7 +162,7 @@ fn check_sizes(case: &Case, records: &[Bytes]) {
 
 fn template(target: &Target, case: &Case) -> String {
     let settings = case.settings.lines().chain(target.settings.lines());
-    let settings = settings.map(|line| format!("    {line}\n")).collect::<String>();
+    let settings = settings.fold(String::new(), |all, line| all + "    " + line + "\n");
     format!(
         r#"
 state_dir: {{state}}
@@ -241,7 +241,9 @@ impl Reader {
             let records = self.read().into_iter().flatten().map(|(_, data)| data);
             let records = records.collect::<Vec<_>>();
             let mut judge = oracle.judge(layout.clone(), order);
-            records.iter().for_each(|data| judge.record(data));
+            for data in &records {
+                judge.record(data);
+            }
             let report = judge.finish();
             if report.arrived >= oracle.lines() || Instant::now() >= end {
                 return (records, report);

@@ -79,7 +79,7 @@ impl Rig {
     /// Returns all lines that arrived, sorted.
     fn lines(&self) -> Vec<String> {
         let lines = self.endpoint.with_log(|log| {
-            let all = log.records.iter().flat_map(|record| record.data.split_inclusive(is_newline));
+            let all = log.records.iter().flat_map(|record| lines_of(&record.data));
             all.map(|line| String::from_utf8_lossy(line).into_owned()).collect::<Vec<_>>()
         });
         sorted(lines)
@@ -111,8 +111,9 @@ impl Rig {
     }
 }
 
-fn is_newline(byte: &u8) -> bool {
-    *byte == b'\n'
+/// Returns the lines of some bytes, newlines included.
+fn lines_of(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.split_inclusive(|byte| *byte == b'\n')
 }
 
 fn sorted(mut lines: Vec<String>) -> Vec<String> {

@@ -10,7 +10,7 @@ use std::fs::{self, OpenOptions};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{DEADLINE, Rig, append, until};
+use super::{DEADLINE, Rig, append, lines_of, until};
 use crate::support::endpoint::Log;
 use crate::support::oracle::{Allowance, Layout, Oracle, Order, Shape};
 use crate::support::writer::{LogWriter, Pace};
@@ -151,7 +151,7 @@ fn survivors(rig: &Rig) -> Vec<Vec<u8>> {
     let mut lines = Vec::new();
     for entry in fs::read_dir(rig.home.logs()).unwrap() {
         let content = fs::read(entry.unwrap().path()).unwrap();
-        let whole = content.split_inclusive(super::is_newline).filter(|line| line.ends_with(b"\n"));
+        let whole = lines_of(&content).filter(|line| line.ends_with(b"\n"));
         lines.extend(whole.map(<[u8]>::to_vec));
     }
     lines
@@ -161,7 +161,7 @@ fn survivors(rig: &Rig) -> Vec<Vec<u8>> {
 fn count(log: &Log) -> HashMap<&[u8], u32> {
     let mut counts = HashMap::new();
     for record in &log.records {
-        for line in record.data.split_inclusive(super::is_newline) {
+        for line in lines_of(&record.data) {
             *counts.entry(line).or_default() += 1;
         }
     }

@@ -83,8 +83,8 @@ fn what_may_not_be_read_is_told_and_read_once_it_may() {
     fs::create_dir(&closed).unwrap();
     append(&closed.join("inner.log"), "inner\n");
     append(&rig.log("open.log"), "open\n");
-    fs::set_permissions(&secret, Permissions::from_mode(0)).unwrap();
-    fs::set_permissions(&closed, Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&secret, Permissions::from_mode(0o000)).unwrap();
+    fs::set_permissions(&closed, Permissions::from_mode(0o000)).unwrap();
     let agent = start_as_nobody(&rig);
     rig.wait_for(&["open\n"]);
     for path in [&secret, &closed] {

@@ -10,7 +10,8 @@ use crate::produce::watch::patterns;
 
 /// Lines of more than a fingerprint, and their text.
 fn lines(from: usize, count: usize) -> String {
-    (from..from + count).map(|number| format!("{number:08} and some text of a line\n")).collect()
+    let lines = (from..from + count).map(|number| format!("{number:08} and some text of a line\n"));
+    lines.collect::<Vec<_>>().concat()
 }
 
 /// Each generation's first and last line, and its length.
