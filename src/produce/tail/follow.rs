@@ -64,8 +64,8 @@ impl Tailer {
             if !has_name {
                 self.rename(key, found, now);
             }
-        } else if file.name == Name::Lost {
-            self.name(key, found);
+        } else if self.key_at(&found.path) != Some(key) && self.patterns.matches(&found.path) {
+            self.name(key, found, now);
         }
         let Some(file) = self.files.get_mut(&key) else { return };
         // Written since the last look: looked at even at the same size, for what was read may have
@@ -85,10 +85,7 @@ impl Tailer {
     }
 
     fn rename(&mut self, key: FileKey, found: &Found, now: Instant) {
-        if let Some(other) = self.key_at(&found.path).filter(|other| *other != key) {
-            self.lose_name(other, now);
-        }
-        let covered = self.patterns.matches(&found.path);
+        let is_covered = self.patterns.matches(&found.path);
         let Some(file) = self.files.get_mut(&key) else { return };
         if self.paths.get(&file.path) == Some(&key) {
             self.paths.remove(&file.path);
@@ -96,14 +93,18 @@ impl Tailer {
         file.path = Arc::from(found.path.as_path());
         let path = Arc::clone(&file.path);
         self.outbox.push_back(Output::File(FileEvent::Moved { key, path }));
-        if covered {
-            self.name(key, found);
+        if is_covered {
+            self.name(key, found, now);
         } else {
             self.lose_name(key, now);
         }
     }
 
-    fn name(&mut self, key: FileKey, found: &Found) {
+    /// The file stands under its path, and whatever stood there before does not.
+    fn name(&mut self, key: FileKey, found: &Found, now: Instant) {
+        if let Some(other) = self.key_at(&found.path).filter(|other| *other != key) {
+            self.lose_name(other, now);
+        }
         let Some(file) = self.files.get_mut(&key) else { return };
         file.name = Name::found(found.linked);
         file.progress.set_rotated(false);

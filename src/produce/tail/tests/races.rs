@@ -142,3 +142,22 @@ fn a_pipe_is_no_file_and_stops_nobody() {
     let opened = answered.recv_timeout(Duration::from_secs(30));
     assert_eq!(opened, Ok(Err(std::io::ErrorKind::NotFound)));
 }
+
+/// An event that comes late, or again, for a name outside the patterns does not make the file
+/// covered: it ends once it has been quiet, with its last line.
+#[test]
+fn a_second_look_at_a_file_renamed_out_of_the_pattern_changes_nothing() {
+    let mut bench = Bench::new(&["app.log"]);
+    bench.append("app.log", b"whole\nno newline");
+    bench.start(false);
+    bench.rename("app.log", "app.log.1");
+    for _ in 0..2 {
+        look_at(&mut bench, "app.log");
+        look_at(&mut bench, "app.log.1");
+    }
+    for _ in 0..3 {
+        bench.pass(bench.flow.tail.hold_rotated);
+    }
+    assert_eq!(bench.texts(), ["whole\nno newline"]);
+    assert!(bench.seen.values().all(|seen| seen.closed));
+}
