@@ -10,6 +10,7 @@ pub mod generations;
 pub mod identity;
 pub mod status;
 pub mod tailer;
+mod turns;
 pub mod wake;
 
 #[cfg(test)]

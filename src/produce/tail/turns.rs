@@ -1,0 +1,187 @@
+//! Whose turn it is to be read, and with which descriptors.
+//!
+//! Invariant: every file with something to read gets its turn, whatever the others have; and no more
+//! descriptors are open than are allowed, but for files that have lost their name.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::file::{More, Name, Turn};
+use super::generations::Candidate;
+use super::tailer::{TRUNCATED, Tailer};
+use super::{FileEvent, Output};
+use crate::position::{FileKey, Fingerprint};
+
+/// Turns between two looks at what has changed: a busy file must not delay the notice of a rename.
+const TURNS: usize = 16;
+
+impl Tailer {
+    /// Reads a few turns; returns true where something is left to read and there is no room for it.
+    pub(super) fn read(&mut self, now: Instant) -> bool {
+        self.around.wake.set_starved(true);
+        for _ in 0..TURNS {
+            if !self.deliver() || self.ready.is_empty() {
+                break;
+            }
+            if !self.outbox.is_empty() || !self.around.budget.has_room() {
+                return true;
+            }
+            if !self.turn(now) {
+                return true;
+            }
+        }
+        self.around.wake.set_starved(false);
+        false
+    }
+
+    /// Gives the file whose turn it is one; false where there was no room for it.
+    fn turn(&mut self, now: Instant) -> bool {
+        let Some((key, portion)) = self.next_ready() else { return self.ready.is_empty() };
+        if !self.make_open(key, now) {
+            return true;
+        }
+        let Some(file) = self.files.get_mut(&key) else { return true };
+        let bounds = (self.around.limit.get(), self.once);
+        match file.turn(&self.around.budget, portion, bounds, now) {
+            Ok(Turn::Chunk(chunk, more)) => {
+                self.outbox.push_back(Output::Chunk(chunk));
+                self.refresh_fingerprint(key);
+                if more == More::Likely { self.enqueue(key) } else { self.rest(key) }
+            }
+            Ok(Turn::Quiet(_)) => self.rest(key),
+            Ok(Turn::Searching) => self.enqueue(key),
+            Ok(Turn::Rewritten { size_before }) => {
+                self.end(key, size_before, TRUNCATED, now);
+                self.next_scan = now;
+            }
+            Ok(Turn::NoRoom) => {
+                file.queued = true;
+                self.ready.push_front(key);
+                return false;
+            }
+            Err(error) => self.trouble(key, &error),
+        }
+        true
+    }
+
+    /// Takes the next file that has not taken its share of the memory yet, and how much it may read:
+    /// the files of a throttled shard cannot take what the others need.
+    fn next_ready(&mut self) -> Option<(FileKey, usize)> {
+        for _ in 0..self.ready.len() {
+            let key = self.ready.pop_front()?;
+            let Some(file) = self.files.get_mut(&key) else { continue };
+            let (unsettled, searched) = (file.unsettled(), file.searched());
+            let files = self.paths.len();
+            if let Some(portion) = self.around.budget.portion(unsettled, searched, files) {
+                file.queued = false;
+                return Some((key, portion));
+            }
+            self.ready.push_back(key);
+        }
+        None
+    }
+
+    /// Puts a file into the queue of those to read.
+    pub(super) fn enqueue(&mut self, key: FileKey) {
+        if let Some(file) = self.files.get_mut(&key)
+            && !file.queued
+        {
+            file.queued = true;
+            self.ready.push_back(key);
+        }
+    }
+
+    /// A file has been read to its end for now.
+    fn rest(&mut self, key: FileKey) {
+        self.idle.push_back(key);
+        if self.idle.len() > self.open.saturating_mul(2).saturating_add(64) {
+            // The queue holds a file as often as it came to rest: keep the last time only.
+            let mut seen = HashSet::new();
+            self.idle = self.idle.drain(..).rev().filter(|key| seen.insert(*key)).collect();
+            self.idle.make_contiguous().reverse();
+        }
+    }
+
+    /// Makes sure that the file is open; false where it cannot be now.
+    fn make_open(&mut self, key: FileKey, now: Instant) -> bool {
+        let Some(file) = self.files.get(&key) else { return false };
+        if file.handle.is_some() {
+            return true;
+        }
+        let path = Arc::clone(&file.path);
+        let linked = file.name == Name::Linked;
+        match Candidate::open(&path, linked) {
+            Ok(candidate) if Some(&key) == self.places.get(&candidate.facts.place()) => {
+                self.reopen(key, candidate, now)
+            }
+            // Another file stands there now, or none.
+            Ok(_) => {
+                self.observe(&path, now);
+                false
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.observe(&path, now);
+                false
+            }
+            Err(error) => {
+                self.trouble(key, &error);
+                false
+            }
+        }
+    }
+
+    fn reopen(&mut self, key: FileKey, candidate: Candidate, now: Instant) -> bool {
+        let Some(file) = self.files.get_mut(&key) else { return false };
+        let (born, known) = (candidate.facts.birth, file.identity.birth);
+        if born != known && born != 0 && known != 0 {
+            // The inode was used again.
+            let size = file.size;
+            self.end(key, size, "deleted", now);
+            self.consider(candidate, now);
+            return false;
+        }
+        file.handle = Some(candidate.handle);
+        self.opened_one();
+        true
+    }
+
+    /// Counts a descriptor, and closes idle ones beyond the bound.
+    pub(super) fn opened_one(&mut self) {
+        self.open = self.open.saturating_add(1);
+        while self.open > self.flow.tail.open_files {
+            let Some(key) = self.idle.pop_front() else { break };
+            if let Some(file) = self.files.get_mut(&key)
+                && file.name != Name::Lost
+                && !file.queued
+                && !file.has_unread()
+                && file.handle.take().is_some()
+            {
+                self.open = self.open.saturating_sub(1);
+            }
+        }
+    }
+
+    /// A short file's fingerprint grows with it.
+    fn refresh_fingerprint(&mut self, key: FileKey) {
+        let Some(file) = self.files.get_mut(&key) else { return };
+        if usize::from(file.identity.fingerprint.len) >= Fingerprint::WIDTH {
+            return;
+        }
+        let Some(Ok(head)) = file.handle.as_ref().map(super::file::read_head) else { return };
+        if head.len() > usize::from(file.identity.fingerprint.len) {
+            file.identity.fingerprint = Fingerprint::of(&head);
+            file.set_prefix(&head);
+            let (identity, size) = (file.identity, file.size);
+            self.outbox.push_back(Output::File(FileEvent::Seen { key, size, identity }));
+        }
+    }
+
+    /// A file cannot be read: told, and tried again at the next scan.
+    fn trouble(&mut self, key: FileKey, error: &io::Error) {
+        if let Some(file) = self.files.get(&key) {
+            self.around.status.trouble(&file.path, error);
+        }
+    }
+}
