@@ -37,6 +37,7 @@ pub use store::{ENDED_RETENTION, ENDED_ROWS_MAX, Store};
 pub use view::View;
 pub use writer::{Answer, Rejected, Writer};
 
+use crate::control::status::FileStatus;
 use crate::position::{FileKey, Identity, Position};
 
 /// The bytes of one file, counted over all runs of the agent since the file was found.
@@ -96,6 +97,30 @@ pub struct FileRow {
     pub ended: bool,
     /// The bytes.
     pub books: Books,
+}
+
+impl FileRow {
+    /// Returns what the row says of its file, which has `size` bytes and is in `state` now: nothing
+    /// of it is in flight, and what was read is what is settled.
+    #[must_use]
+    pub fn status(&self, size: u64, state: &str) -> FileStatus {
+        let offset = self.position.offset;
+        FileStatus {
+            path: self.path.to_string_lossy().into_owned(),
+            key: self.key.0,
+            offset,
+            size,
+            lag_bytes: if self.ended { 0 } else { size.saturating_sub(offset) },
+            read_bytes: self.books.settled(),
+            acknowledged_bytes: self.books.acknowledged,
+            in_flight_bytes: 0,
+            dead_lettered_bytes: self.books.dead_lettered,
+            skipped_bytes: self.books.skipped,
+            lost_bytes: self.books.lost,
+            acknowledged_lines: self.books.lines,
+            state: state.to_owned(),
+        }
+    }
 }
 
 /// A record that no retry can save, kept for somebody to look at and send again.

@@ -6,7 +6,6 @@
 mod page;
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
@@ -120,33 +119,17 @@ fn stopped(
 }
 
 fn stopped_file(row: &FileRow, size_now: Option<u64>) -> FileStatus {
-    let size = size_now.unwrap_or(row.size);
-    let offset = row.position.offset;
-    let books = &row.books;
     let state = match (row.ended, size_now) {
         (true, _) => "ended",
         (false, Some(_)) => "following",
         (false, None) => "rotated",
     };
-    FileStatus {
-        path: Path::new(&*row.path).display().to_string(),
-        key: row.key.0,
-        offset,
-        size,
-        lag_bytes: if row.ended { 0 } else { size.saturating_sub(offset) },
-        read_bytes: books.acknowledged + books.dead_lettered + books.skipped,
-        acknowledged_bytes: books.acknowledged,
-        in_flight_bytes: 0,
-        dead_lettered_bytes: books.dead_lettered,
-        skipped_bytes: books.skipped,
-        lost_bytes: books.lost,
-        acknowledged_lines: books.lines,
-        state: state.to_owned(),
-    }
+    row.status(size_now.unwrap_or(row.size), state)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::Arc;
 
     use super::*;

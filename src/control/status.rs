@@ -50,7 +50,7 @@ pub struct FlowStatus {
     pub watching: String,
     /// What is wrong just now, in words; empty where all is well.
     pub problems: Vec<String>,
-    /// The files followed, and those with something left to settle, by path.
+    /// The files followed, those with something left to settle and those that lost something, by path.
     pub files: Vec<FileStatus>,
     /// The sums over all files, including those no longer listed.
     pub totals: Totals,

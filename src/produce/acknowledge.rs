@@ -211,10 +211,13 @@ impl Ledger {
         }
     }
 
-    /// Returns the files that are followed or have something left to settle, by path.
+    /// Returns the files that are followed, have something left to settle, or have lost something, by
+    /// path.
     #[must_use]
     pub fn files(&self) -> Vec<FileStatus> {
-        let mut files: Vec<_> = self.live.iter().map(|(key, file)| file.status(*key)).collect();
+        let losers = self.known.values().filter(|row| row.ended && row.books.lost > 0);
+        let mut files: Vec<_> = losers.map(|row| row.status(row.size, "ended")).collect();
+        files.extend(self.live.iter().map(|(key, file)| file.status(*key)));
         files.sort_by(|a, b| (&a.path, a.key).cmp(&(&b.path, b.key)));
         files
     }

@@ -85,6 +85,27 @@ fn truncations_with_copies_out_of_the_pattern_repeat_nothing() {
     all.assert_exactly_once();
 }
 
+/// "**Every gap is counted.** What nobody could read any more … is reported as bytes, by file, in the
+/// log, in `status` and in a metric."
+#[test]
+fn what_a_truncation_destroys_unread_is_told_in_the_log_in_status_and_in_a_metric() {
+    let rig = Rig::new(r#"["{logs}/app.log"]"#, "");
+    let path = rig.log("app.log");
+    let unread = "a line that never gets its end";
+    append(&path, &format!("read\n{unread}"));
+    let agent = rig.start();
+    rig.wait_for(&["read\n"]);
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
+    append(&path, "new\n");
+    rig.wait_for(&["read\n", "new\n"]);
+    until("the loss is counted", || rig.number("/totals/lost_bytes") == unread.len() as u64);
+    let files = rig.home.status(super::DEADLINE)["flows"][0]["files"].clone();
+    let lost = |file: &serde_json::Value| file["lost_bytes"] == unread.len();
+    assert!(files.as_array().unwrap().iter().any(lost), "{files}");
+    assert!(agent.stderr().contains("bytes were lost"), "{}", agent.stderr());
+    rig.end(agent, &["read\n", "new\n"]);
+}
+
 /// Writes lines at the rate.
 fn write_at_rate(file: &mut fs::File, lines: u64, mut next: impl FnMut() -> Vec<u8>) {
     use std::io::Write;
