@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use crate::checkpoint::{self, Store, Writer};
 use crate::config::{Config, Produce};
 use crate::control::StatusSource;
-use crate::control::status::Status;
 use crate::produce::{Flow, Shared, Start};
+use crate::status::Status;
 use crate::stream::kinesis::Kinesis;
 
 /// What a run is for.

@@ -37,8 +37,8 @@ pub use store::{ENDED_RETENTION, ENDED_ROWS_MAX, Store};
 pub use view::View;
 pub use writer::{Answer, Rejected, Writer};
 
-use crate::control::status::FileStatus;
 use crate::position::{FileKey, Identity, Position};
+use crate::status::FileStatus;
 
 /// The bytes of one file, counted over all runs of the agent since the file was found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

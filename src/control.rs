@@ -9,14 +9,13 @@
 
 pub mod client;
 pub mod server;
-pub mod status;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use self::status::Status;
+use crate::status::Status;
 
 /// The name of the socket within the state directory.
 pub const FILE_NAME: &str = "control.sock";

@@ -17,8 +17,8 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use crate::control::status::{FlowStatus, Status};
 use crate::cost::approximate;
+use crate::status::{FlowStatus, Status};
 
 /// The most files of a flow that have a series of their own, those that lost most.
 pub const LOST_FILES_MAX: usize = 64;
@@ -192,7 +192,7 @@ fn family<'a, M: EncodeMetric>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::status::{FileStatus, Sent, Totals};
+    use crate::status::{FileStatus, Sent, Totals};
 
     pub(super) fn example() -> Status {
         let file = |path: &str, lost| FileStatus {

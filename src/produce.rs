@@ -39,8 +39,8 @@ use self::tail::wake::Wake;
 use self::tail::{FileEvent, TailStatus};
 use crate::checkpoint::{FileRow, KeyAllocator, Writer};
 use crate::config::Produce;
-use crate::control::status::FlowStatus;
 use crate::position::Run;
+use crate::status::FlowStatus;
 use crate::stream::Stream;
 
 /// Chunks between reading and merging: enough that neither waits for the other, and each holds at

@@ -29,8 +29,8 @@ use super::exit::{Exit, ExitWith, Failure};
 use super::print;
 use super::screen::Style;
 use crate::config;
-use crate::control::status::Status;
 use crate::shutdown::Shutdown;
+use crate::status::Status;
 use crate::stream::kinesis::Kinesis;
 
 pub(super) const ABOUT: &str = "\

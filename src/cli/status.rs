@@ -17,7 +17,7 @@ use super::{ConfigFile, load, print};
 use crate::checkpoint::{self, FileRow, View};
 use crate::config::{Config, Produce};
 use crate::control;
-use crate::control::status::{FileStatus, FlowStatus, Status, Totals};
+use crate::status::{FileStatus, FlowStatus, Status, Totals};
 
 pub(super) const ABOUT: &str = "\
 Show how far every file is, what was sent, and what is wrong: as the running agent says, or, where

@@ -7,8 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use super::status::Status;
 use super::{Error, Refusal, Request, io_error, path_in};
+use crate::status::Status;
 
 /// How long the agent may take for each step of an answer.
 const TIMEOUT: Duration = Duration::from_secs(5);

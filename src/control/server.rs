@@ -132,7 +132,7 @@ mod tests {
 
     use super::*;
     use crate::control::client;
-    use crate::control::status::Status;
+    use crate::status::Status;
 
     struct Fixed;
 

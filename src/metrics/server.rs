@@ -23,7 +23,7 @@ use tokio::time::timeout;
 
 use super::render;
 use crate::control::StatusSource;
-use crate::control::status::Status;
+use crate::status::Status;
 
 /// The media type of what [`render`] returns.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -147,7 +147,7 @@ mod tests {
     use std::net;
 
     use super::*;
-    use crate::control::status::FlowStatus;
+    use crate::status::FlowStatus;
 
     struct Fixed(Vec<String>);
 

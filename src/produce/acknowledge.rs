@@ -28,10 +28,10 @@ use std::sync::Arc;
 use file::File;
 
 use crate::checkpoint::{Books, Commit, DeadLetter, ENDED_ROWS_MAX, FileRow};
-use crate::control::status::{FileStatus, Totals};
 use crate::position::{FileKey, Run};
 use crate::produce::tail::{FileEvent, Opened};
 use crate::record::Record;
+use crate::status::{FileStatus, Totals};
 
 /// What became of a run.
 #[derive(Clone, Copy, Debug)]

@@ -52,8 +52,8 @@ use self::queue::{Parcel, Queue};
 use self::shards::Shards;
 use self::tally::Tally;
 use crate::config;
-use crate::control::status::Sent;
 use crate::record::Record;
+use crate::status::Sent;
 use crate::stream::{Entry, EntryOutcome, Outcome};
 
 /// How long a record that could be sent waits for company while other calls are in flight (as Nagle's

@@ -13,8 +13,8 @@ use crate::cli::figures::{bytes, count, dollars, duration, many, rate};
 use crate::cli::print;
 use crate::cli::screen::Style;
 use crate::cli::table::{Align, Table};
-use crate::control::status::Status;
 use crate::cost::{PRICES_AS_OF, Usage, approximate, saving};
+use crate::status::Status;
 
 /// The widest bar of the chart.
 const CHART_WIDTH: u64 = 44;
@@ -94,7 +94,7 @@ fn keeping_up(written: u64, shipped: u64) -> String {
 
 /// Returns what the agent says it has shipped.
 pub(super) fn shipped(status: &Status) -> String {
-    let sum = |number: fn(&crate::control::status::FlowStatus) -> u64| -> u64 {
+    let sum = |number: fn(&crate::status::FlowStatus) -> u64| -> u64 {
         status.flows.iter().map(number).sum()
     };
     format!(

@@ -19,8 +19,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::traffic::LOG_NAME;
 use crate::control;
-use crate::control::status::Status;
 use crate::local::Endpoint;
+use crate::status::Status;
 
 /// The stream.
 pub(super) const STREAM: &str = "demo";

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::figures::{bytes, count, duration, many, rate, seconds};
-use crate::control::status::{Status, Totals};
+use crate::status::{Status, Totals};
 
 /// A way to show progress.
 pub(super) trait Progress {
@@ -171,7 +171,7 @@ impl fmt::Display for Closing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::status::{FileStatus, FlowStatus, Sent};
+    use crate::status::{FileStatus, FlowStatus, Sent};
 
     fn status() -> Status {
         let totals = Totals {

@@ -8,7 +8,7 @@ use std::fmt;
 use crate::cli::figures::{bytes, count, many, percent, seconds};
 use crate::cli::screen::Style;
 use crate::cli::table::{Align, Table};
-use crate::control::status::{FileStatus, FlowStatus, Status};
+use crate::status::{FileStatus, FlowStatus, Status};
 
 /// A status on its way to a person.
 #[derive(Debug)]
@@ -150,7 +150,7 @@ fn sent(flow: &FlowStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::status::{Sent, Totals};
+    use crate::status::{Sent, Totals};
 
     fn file(path: &str, offset: u64, size: u64) -> FileStatus {
         FileStatus {

@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use super::settled::Settled;
 use crate::checkpoint::{Books, FileRow};
-use crate::control::status::FileStatus;
 use crate::position::{FileKey, Identity, Position};
 use crate::produce::tail::{Opened, Progress};
+use crate::status::FileStatus;
 
 /// A file that is followed, or has something in flight.
 #[derive(Debug)]

@@ -4,8 +4,8 @@
 
 use std::time::Instant;
 
-use crate::control::status::Sent;
 use crate::record::Record;
+use crate::status::Sent;
 
 /// Bytes in a PUT payload unit, by the smaller reading of "25 KB".
 const PAYLOAD_UNIT: u64 = 25_000;
