@@ -352,7 +352,8 @@ impl Shipper {
                 }
             }
         }
-        if accepted > 0 {
+        // Entries that are throttled wait for their shards: they say nothing against the stream.
+        if accepted > 0 || throttled == entries {
             self.pace.on_progress(flight.epoch, throttled, entries);
         } else {
             let words = self.tally.sent.last_error.as_deref().unwrap_or_default();

@@ -175,6 +175,21 @@ fn a_hot_shard_holds_its_own_keys_back_and_no_others() {
 }
 
 #[test]
+fn a_shard_that_takes_nothing_for_long_is_no_reason_to_doubt_the_stream() {
+    let mut rig = Rig::new(limits());
+    rig.push("hot", "h1");
+    for _ in 0..30 {
+        let (id, _) = rig.call_later();
+        rig.answer(id, vec![throttled(Some("s1"))]);
+        assert_eq!(rig.shipper.problem(), None);
+        let wakeup = rig.shipper.next_wakeup(rig.now).unwrap();
+        assert!(wakeup <= rig.now + THROTTLE_PAUSE_MAX, "it is tried again soon");
+    }
+    rig.push("cold", "c1");
+    assert_eq!(rig.call().1, ["c1"], "and the others do not wait");
+}
+
+#[test]
 fn an_unordered_record_leaves_the_hot_shard_under_a_fresh_key() {
     let mut rig = Rig::new(limits());
     let long = "0123456789abcdef0123456789abcdef0123";

@@ -77,7 +77,13 @@ impl Budget {
         let left = share.saturating_sub(usize::try_from(unsettled).unwrap_or(usize::MAX));
         let portion = if left < BLOCK { left.min(PIECE) } else { BLOCK };
         let fits = portion >= SHARE_MIN && free >= BLOCK.saturating_add(portion);
-        (fits && portion as u64 > searched).then_some(portion)
+        if fits && portion as u64 > searched {
+            return Some(portion);
+        }
+        // A line that is longer than the share goes by itself, or it would wait for ever behind the
+        // files of a shard that takes nothing.
+        let is_long = unsettled == 0 && searched >= portion as u64;
+        (is_long && free >= BLOCK.saturating_mul(2)).then_some(BLOCK)
     }
 
     /// Returns the bytes that are lent out.
@@ -195,7 +201,8 @@ mod tests {
         let second = budget.lend(BLOCK).unwrap();
         assert_eq!(budget.portion(BLOCK as u64, 0, 1), None, "its share is taken");
         assert_eq!(budget.portion(0, 0, 1), Some(PIECE));
-        assert_eq!(budget.portion(0, PIECE as u64, 1), None, "a piece would not hold its line");
+        assert_eq!(budget.portion(1, PIECE as u64, 1), None, "a piece would not hold its line");
+        assert_eq!(budget.portion(0, PIECE as u64, 1), Some(BLOCK), "a long line goes by itself");
         drop((first, second));
     }
 
