@@ -315,12 +315,8 @@ struct Books {
     shared: Arc<Shared>,
 }
 
-impl Sink for Books {
-    fn on_file(&mut self, event: FileEvent) {
-        self.shared.ledger().on_file(&event);
-    }
-
-    fn on_receipt(&mut self, receipt: Receipt) {
+impl Books {
+    fn settle(&self, receipt: Receipt) {
         let mut ledger = self.shared.ledger();
         match receipt {
             Receipt::Accepted(record) => ledger.accepted(&record.runs),
@@ -336,9 +332,22 @@ impl Sink for Books {
             }
         }
     }
+}
+
+impl Sink for Books {
+    fn on_file(&mut self, event: FileEvent) {
+        self.shared.ledger().on_file(&event);
+    }
+
+    fn on_receipt(&mut self, receipt: Receipt) {
+        self.settle(receipt);
+        // A file may wait for its own bytes to be settled, whosever memory they were in.
+        self.shared.wake.room();
+    }
 
     fn on_skipped(&mut self, run: Run) {
         self.shared.ledger().skipped(&run);
+        self.shared.wake.room();
     }
 }
 

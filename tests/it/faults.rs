@@ -121,7 +121,12 @@ fn refused_records_alone_are_sent_again() {
 #[test]
 fn a_shard_that_takes_nothing_does_not_stop_the_others() {
     const FILES: usize = 12;
-    let settings = Settings { merge: "max_bytes: 25 KB, max_age: 50 ms", ..Settings::default() };
+    let settings = Settings {
+        merge: "max_bytes: 25 KB, max_age: 50 ms",
+        // No scan helps out: what is settled must itself let a file read on.
+        tail: "buffer: 1 MiB, scan_interval: 1 h",
+        ..Settings::default()
+    };
     let scene = Scene::new(10, &settings, Script::healthy());
     let agent = scene.home.start();
     let minters: Vec<_> = (0..FILES).map(|file| scene.write(file, 1)).collect();
