@@ -174,12 +174,6 @@ impl Generations {
         own
     }
 
-    /// Returns true where nothing is known: no file was ever followed.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.stored.is_empty() && self.ended.is_empty()
-    }
-
     /// Adds one that has just ended.
     pub fn add(&mut self, ended: Ended) {
         if self.ended.len() >= ENDED_MAX
@@ -260,12 +254,6 @@ impl Generations {
         let mut missing: Vec<Ended> = self.stored.drain().map(|(_, known)| known).collect();
         missing.sort_by_key(|known| known.key);
         missing
-    }
-
-    /// Returns true where the generation numbered `key` has ended.
-    #[must_use]
-    pub fn has_ended(&self, key: FileKey) -> bool {
-        self.ended.iter().any(|known| known.key == key)
     }
 
     /// Returns the generations whose unread bytes are lost by now, each once.

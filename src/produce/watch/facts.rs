@@ -17,8 +17,6 @@ pub struct Facts {
     pub birth: u64,
     /// Size in bytes.
     pub size: u64,
-    /// Names the file has; 0 once it is deleted.
-    pub links: u64,
     /// Time of the last write, in nanoseconds since 1970.
     pub modified: i128,
 }
@@ -33,7 +31,6 @@ impl Facts {
             inode: metadata.ino(),
             birth: birth.and_then(|at| u64::try_from(at.as_nanos()).ok()).unwrap_or(0),
             size: metadata.len(),
-            links: metadata.nlink(),
             modified: i128::from(metadata.mtime()) * 1_000_000_000
                 + i128::from(metadata.mtime_nsec()),
         }
