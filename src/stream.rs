@@ -8,6 +8,7 @@ pub mod kinesis;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 /// What a stream says of itself (`DescribeStreamSummary`); a field is `None` where the endpoint does not tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,8 +34,8 @@ pub struct Description {
 pub struct Entry {
     /// The partition key.
     pub partition_key: Arc<str>,
-    /// The data blob, before base64.
-    pub data: Bytes,
+    /// The data blob, before base64, in the pieces it is made of: one for each record that goes in it.
+    pub data: SmallVec<[Bytes; 1]>,
 }
 
 /// What became of one entry of an answered call.

@@ -486,7 +486,7 @@ impl Shipper {
 fn entry(parcel: &Parcel) -> Entry {
     Entry {
         partition_key: Arc::clone(&parcel.record.partition_key),
-        data: parcel.record.data.clone(),
+        data: smallvec::smallvec![parcel.record.data.clone()],
     }
 }
 

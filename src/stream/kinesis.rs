@@ -2,10 +2,12 @@
 //!
 //! Invariant: a call ends in an [`Outcome`] within its timeout (twice that, where credentials are
 //! read afresh before it), whatever happens; it is made once (the SDK's own retries are off, the
-//! retry loop is the shipper's); a record's bytes are shared with the SDK, not copied; and no
-//! message holds a secret.
+//! retry loop is the shipper's); a record's bytes are read once, on their way into the request's
+//! text; and no message holds a secret.
 
+mod body;
 mod outcome;
+mod put;
 mod read;
 mod session;
 
@@ -14,10 +16,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::types::{PutRecordsRequestEntry, PutRecordsResultEntry};
-use aws_smithy_types::Blob;
-use bytes::Bytes;
+use aws_sdk_kinesis::types::PutRecordsResultEntry;
 
+use self::body::{Body, Pool};
+use self::put::OwnBody;
 use self::session::Sessions;
 
 pub use self::read::{Fetched, Page, StreamError};
@@ -34,6 +36,7 @@ const SHARD_NAMES_MAX: usize = 20_000;
 pub struct Kinesis {
     name: Name,
     sessions: Sessions,
+    bodies: Pool,
     shard_names: Mutex<HashSet<Arc<str>>>,
 }
 
@@ -51,6 +54,10 @@ impl Name {
         } else {
             Self { name: Some(stream.to_owned()), arn: None }
         }
+    }
+
+    fn len(&self) -> usize {
+        self.name.iter().chain(&self.arn).map(String::len).sum()
     }
 
     /// Returns the region of `arn:aws:kinesis:REGION:ACCOUNT:stream/NAME`.
@@ -73,6 +80,7 @@ impl Kinesis {
         Self {
             name,
             sessions: Sessions::open(aws.clone(), region, timeout).await,
+            bodies: Pool::default(),
             shard_names: Mutex::new(HashSet::new()),
         }
     }
@@ -109,18 +117,14 @@ impl Kinesis {
 impl Stream for Kinesis {
     async fn put_records(&self, entries: Vec<Entry>) -> Outcome {
         let Some(client) = self.client().await else { return outcome::no_region() };
-        let records = entries.into_iter().filter_map(|entry| {
-            PutRecordsRequestEntry::builder()
-                .data(shared_blob(entry.data))
-                .partition_key(&*entry.partition_key)
-                .build()
-                .ok()
-        });
+        let body = Body::new(&self.name, &entries, &self.bodies);
+        // The SDK chooses the endpoint by the name; what it would write itself is not used.
         let call = client
             .put_records()
             .set_stream_name(self.name.name.clone())
             .set_stream_arn(self.name.arn.clone())
-            .set_records(Some(records.collect()));
+            .customize()
+            .interceptor(OwnBody(body));
         match call.send().await {
             Ok(answer) => self.answered(&answer.records),
             Err(error) => {
@@ -151,11 +155,6 @@ impl Stream for Kinesis {
             }
         }
     }
-}
-
-/// Shares the bytes with the SDK.
-fn shared_blob(data: Bytes) -> Blob {
-    Blob::from_maybe_shared(data)
 }
 
 fn entry_outcome(

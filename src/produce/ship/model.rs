@@ -57,7 +57,7 @@ impl Model {
     /// Makes every call that is due; checks each.
     fn send(&mut self) {
         while let Some(request) = self.shipper.next_request(self.now) {
-            let size = |entry: &Entry| entry.data.len() + entry.partition_key.len();
+            let size = |entry: &Entry| entry.data.concat().len() + entry.partition_key.len();
             let bytes: usize = request.entries.iter().map(size).sum();
             assert!(!request.entries.is_empty());
             assert!(request.entries.len() <= self.limits.request_records);
@@ -110,7 +110,7 @@ impl Model {
             if self.poison.contains(&name(entry)) {
                 return EntryOutcome::Poison { message: "poison".to_owned() };
             }
-            self.accepted_bytes += entry.data.len() + entry.partition_key.len();
+            self.accepted_bytes += entry.data.concat().len() + entry.partition_key.len();
             self.told.insert(name(entry));
             EntryOutcome::Accepted { shard: shard_name }
         });
@@ -175,7 +175,7 @@ impl Model {
 }
 
 fn name(entry: &Entry) -> Name {
-    String::from_utf8(entry.data.to_vec()).unwrap()
+    String::from_utf8(entry.data.concat()).unwrap()
 }
 
 fn name_of(receipt: &Receipt) -> Name {

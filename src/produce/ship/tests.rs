@@ -31,7 +31,7 @@ impl Rig {
 
     fn next(&mut self) -> Option<(FlightId, Vec<String>)> {
         let request = self.shipper.next_request(self.now)?;
-        let text = |entry: &Entry| String::from_utf8(entry.data.to_vec()).unwrap();
+        let text = |entry: &Entry| String::from_utf8(entry.data.concat()).unwrap();
         Some((request.id, request.entries.iter().map(text).collect()))
     }
 
