@@ -188,6 +188,16 @@ pub struct Merge {
     pub max_age: Duration,
 }
 
+impl Merge {
+    /// Returns true where a record's data may be followed by that of the next: slices of the file,
+    /// of as many lines as fit.
+    #[must_use]
+    pub fn joins(&self) -> bool {
+        let verbatim = matches!(&self.format, Format::Lines { delimiter } if delimiter == b"\n");
+        verbatim && self.max_lines.is_none()
+    }
+}
+
 /// How the lines of a record are joined.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -264,6 +274,9 @@ pub struct Ship {
     pub request_records: usize,
     /// The most bytes in a call, partition keys included (default 1 MB, limit 10 MiB).
     pub request_bytes: usize,
+    /// Records of a key that have to wait for each other go as one, up to this size, partition key
+    /// included (default 250 KB; 0: never). Only where lines are joined by `"\n"` without `max_lines`.
+    pub joined_bytes: usize,
     /// The most calls in flight (default 4).
     pub in_flight: usize,
     /// How long a call may take before it counts as lost (default 30 s).

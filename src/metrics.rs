@@ -87,7 +87,9 @@ const GAUGES: &[(&str, &str, Read<Option<f64>>)] = &[
     ("problems", "Things that are wrong just now", |flow| {
         Some(approximate(flow.problems.len() as u64))
     }),
-    ("fill_ratio", "Mean size of the records against max_bytes", |flow| Some(flow.sent.fill)),
+    ("fill_ratio", "How full the payload units are that the records cost", |flow| {
+        Some(flow.sent.fill)
+    }),
     ("calls_in_flight", "PutRecords calls in flight", |flow| {
         Some(approximate(flow.sent.in_flight))
     }),

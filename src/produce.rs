@@ -104,7 +104,6 @@ pub struct Flow {
 pub struct Shared {
     name: Arc<str>,
     stream: String,
-    max_bytes: usize,
     ledger: Mutex<Ledger>,
     tail: Arc<TailStatus>,
     sent: latest::Receiver<Snapshot>,
@@ -157,7 +156,8 @@ impl Flow {
             })?,
         ];
         let (stop_shipping, stop) = oneshot::channel();
-        let shipper = Shipper::new(start.flow.ship.clone(), fastrand::Rng::new());
+        let shipper =
+            Shipper::new(start.flow.ship.clone(), start.flow.merge.joins(), fastrand::Rng::new());
         let mut sink = Books { shared: Arc::clone(&shared) };
         let stream = Arc::clone(&start.stream);
         let span = tracing::info_span!("flow", name = &*start.flow.name);
@@ -242,7 +242,6 @@ impl Shared {
         Self {
             name: Arc::clone(&start.flow.name),
             stream: start.flow.stream.clone(),
-            max_bytes: start.flow.merge.max_bytes,
             ledger: Mutex::new(ledger),
             tail: Arc::new(TailStatus::default()),
             sent,
@@ -267,7 +266,7 @@ impl Shared {
             problems,
             files: ledger.files(),
             totals: ledger.totals(),
-            sent: snapshot.sent(Instant::now(), self.max_bytes),
+            sent: snapshot.sent(Instant::now()),
         }
     }
 

@@ -129,7 +129,7 @@ pub struct Sent {
     pub payload_units: u64,
     /// The same lines sent one a record would have cost this many units.
     pub payload_units_unmerged: u64,
-    /// Mean size of the accepted records against `max_bytes`, 0 to 1.
+    /// How full the payload units are that the accepted records cost, 0 to 1.
     pub fill: f64,
     /// Calls in flight now.
     pub in_flight: u64,

@@ -72,7 +72,13 @@ fn write_flow(out: &mut String, flow: &Produce) -> fmt::Result {
         thousands(ship.request_bytes),
         counted(ship.in_flight, "call"),
         Period(ship.timeout),
-    )
+    )?;
+    let joined = ship.joined_bytes.min(ship.request_bytes);
+    if flow.merge.joins() && joined > flow.merge.max_bytes {
+        let joined = thousands(joined);
+        writeln!(out, "            what waits for its key goes joined, up to {joined} bytes")?;
+    }
+    Ok(())
 }
 
 fn write_patterns(out: &mut String, label: &str, patterns: &[String]) -> fmt::Result {
@@ -190,6 +196,7 @@ mod tests {
           oversize  a line over the record limit is sent in several records
           reading   up to 8 MiB in memory and 512 files open; looks around every 10 s
           sending   up to 500 records or 1,000,000 bytes a call, 4 calls in flight; 30 s to answer
+                    what waits for its key goes joined, up to 250,000 bytes
         "#);
     }
 

@@ -31,6 +31,9 @@ pub const REQUEST_RECORDS: RangeInclusive<usize> = 1..=500;
 /// Bytes of a call: `PutRecords` takes 10 MiB where the account's limit was raised, else 5 MiB.
 pub const REQUEST_BYTES: RangeInclusive<usize> = 64..=10 * MIB;
 
+/// Bytes of records joined into one: what every stream takes as a record.
+pub const JOINED_BYTES: RangeInclusive<usize> = 0..=MIB;
+
 /// Calls in flight.
 pub const IN_FLIGHT: RangeInclusive<usize> = 1..=64;
 

@@ -60,8 +60,10 @@ pub(super) static MULTILINE: Schema = schema("`multiline`", &["start", "max_age"
 pub(super) static TAIL: Schema =
     schema("`tail`", &["buffer", "open_files", "scan_interval", "poll_interval", "hold_rotated"]);
 
-pub(super) static SHIP: Schema =
-    schema("`ship`", &["request_records", "request_bytes", "in_flight", "timeout", "backoff_max"]);
+pub(super) static SHIP: Schema = schema(
+    "`ship`",
+    &["request_records", "request_bytes", "joined_bytes", "in_flight", "timeout", "backoff_max"],
+);
 
 /// All blocks.
 pub(super) static ALL: [&Schema; 10] =

@@ -359,6 +359,7 @@ fn defaults_are_within_limits() {
     assert!(limits::HOLD_ROTATED.contains(&tail.hold_rotated));
     assert!(limits::REQUEST_RECORDS.contains(&ship.request_records));
     assert!(limits::REQUEST_BYTES.contains(&ship.request_bytes));
+    assert!(limits::JOINED_BYTES.contains(&ship.joined_bytes));
     assert!(limits::IN_FLIGHT.contains(&ship.in_flight));
     assert!(limits::TIMEOUT.contains(&ship.timeout));
     assert!(limits::BACKOFF_MAX.contains(&ship.backoff_max));

@@ -1,8 +1,13 @@
 //! Shipping: records into PutRecords calls, and again what was refused.
 //!
 //! Invariant: every record pushed ends in exactly one [`Receipt`]; of an ordered partition key at most
-//! one record is in flight, and the next goes out only after its receipt. Nothing is given up for
+//! one entry is in flight, and the next goes out only after its receipts. Nothing is given up for
 //! age or number of tries: what cannot be sent waits, and its bytes wait in their file.
+//!
+//! Since a key has one entry in flight, its records pile up behind it wherever a file is longer than
+//! what the stream takes in a round trip. Where their data may be joined (`"\\n"` lines), those that
+//! wait go as one entry, up to `ship.joined_bytes`: as with the group commit of a database, the worse
+//! the backlog, the fewer and fuller the calls. It never costs a payload unit more.
 //!
 //! [`Shipper`] decides and does nothing else: time and randomness are handed in, calls are made by
 //! [`run`]. What an outcome means:
@@ -12,9 +17,10 @@
 //!  entry failed ───────────────────▶ again after its own backoff
 //!  entry throttled, ordered ───────▶ again after the backoff of its shard, shared by the shard's keys
 //!  entry throttled, not ordered ───▶ again under a fresh random key, away from the hot shard
-//!  entry poison ───────────────────▶ receipt: dead letter
-//!  call refused, many records ─────▶ two calls with a half each
-//!  call refused, one record ───────▶ receipt: dead letter (but see below)
+//!  entry poison, one record ───────▶ receipt: dead letter
+//!  entry poison, joined ───────────▶ half of it again, the other half after it
+//!  call refused, many entries ─────▶ two calls with a half each
+//!  call refused, one entry ────────▶ as an entry that is poison (but see below)
 //!  call throttled, no answer,
 //!  or the stream unavailable ──────▶ all of it again; the flow backs off, one probe at a time
 //! ```
@@ -27,6 +33,7 @@
 
 mod backoff;
 mod pace;
+mod parcel;
 mod queue;
 mod run;
 mod shards;
@@ -48,10 +55,12 @@ pub use self::run::{Sink, Unsettled, run};
 
 use self::backoff::Backoff;
 use self::pace::{Epoch, Failure, Pace};
-use self::queue::{Parcel, Queue};
+use self::parcel::Parcel;
+use self::queue::Queue;
 use self::shards::Shards;
 use self::tally::Tally;
 use crate::config;
+use crate::cost::{PAYLOAD_UNIT_BYTES, approximate};
 use crate::record::Record;
 use crate::status::Sent;
 use crate::stream::{Entry, EntryOutcome, Outcome};
@@ -110,14 +119,13 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Returns the counters at `now`, for records that may hold `max_bytes`.
+    /// Returns the counters at `now`.
     #[must_use]
-    pub fn sent(&self, now: Instant, max_bytes: usize) -> Sent {
-        let mean = self.tally.sent.bytes.checked_div(self.tally.sent.records).unwrap_or(0);
-        let share = |bytes: u64| f64::from(u32::try_from(bytes).unwrap_or(u32::MAX));
+    pub fn sent(&self, now: Instant) -> Sent {
+        let billed = self.tally.sent.payload_units.saturating_mul(PAYLOAD_UNIT_BYTES);
         let since = self.tally.last_accepted.map(|at| now.saturating_duration_since(at));
         Sent {
-            fill: share(mean) / share(max_bytes.max(1) as u64),
+            fill: approximate(self.tally.sent.bytes) / approximate(billed.max(1)),
             last_accepted_seconds: since.as_ref().map(Duration::as_secs_f64),
             ..self.tally.sent.clone()
         }
@@ -152,16 +160,18 @@ pub struct Shipper {
 
 impl Shipper {
     /// Returns a shipper that holds nothing. The same `rng` and inputs give the same calls.
+    /// `joins`: the data of two records of a key, of which the first ends with a newline, may go as
+    /// one record.
     #[must_use]
-    pub fn new(limits: config::Ship, rng: Rng) -> Self {
+    pub fn new(limits: config::Ship, joins: bool, rng: Rng) -> Self {
         let throttle_backoff = Backoff::new(limits.backoff_max.min(THROTTLE_PAUSE_MAX));
         Self {
             pace: Pace::new(&limits),
             backoff: Backoff::new(limits.backoff_max),
             throttle_backoff,
+            queue: Queue::new(if joins { limits.joined_bytes } else { 0 }),
             limits,
             rng,
-            queue: Queue::default(),
             shards: Shards::new(throttle_backoff),
             flights: BTreeMap::new(),
             next_id: 0,
@@ -225,7 +235,7 @@ impl Shipper {
         let id = FlightId(self.next_id);
         self.next_id = self.next_id.wrapping_add(1);
         self.tally.sent.calls = self.tally.sent.calls.saturating_add(1);
-        let entries = parcels.iter().map(entry).collect();
+        let entries = parcels.iter().map(Parcel::entry).collect();
         let flight = Flight { parcels, suspect, epoch: self.pace.epoch(), sent: now };
         self.flights.insert(id, flight);
         Some(Request { id, entries })
@@ -300,7 +310,7 @@ impl Shipper {
         self.queue.take_suspects().map(|parcels| (parcels, true))
     }
 
-    /// Fills a call, oldest first; keys whose shard takes no more are kept back. A record over the
+    /// Fills a call, oldest first, each with what waits behind it; keys whose shard takes no more are kept back. A record over the
     /// limit of bytes goes alone.
     fn fill(&mut self, now: Instant) -> Vec<Parcel> {
         let ready = self.queue.ready().map_or(0, |(records, _, _)| records);
@@ -312,19 +322,20 @@ impl Shipper {
             if full && !parcels.is_empty() {
                 break;
             }
-            let Some(parcel) = self.queue.take() else { break };
-            if let Some(until) = self.kept_back_until(&parcel.record, now) {
+            let room = self.limits.request_bytes.saturating_sub(bytes);
+            let Some(parcel) = self.queue.take(room) else { break };
+            if let Some(until) = self.kept_back_until(&parcel, now) {
                 self.queue.delay(parcel, until);
             } else {
-                bytes = bytes.saturating_add(size);
+                bytes = bytes.saturating_add(parcel.size());
                 parcels.push(parcel);
             }
         }
         parcels
     }
 
-    fn kept_back_until(&self, record: &Record, now: Instant) -> Option<Instant> {
-        if record.ordered { self.shards.closed_until(&record.partition_key, now) } else { None }
+    fn kept_back_until(&self, parcel: &Parcel, now: Instant) -> Option<Instant> {
+        if parcel.is_ordered() { self.shards.closed_until(parcel.key(), now) } else { None }
     }
 
     fn on_answer(
@@ -343,9 +354,7 @@ impl Shipper {
                     self.accept(now, parcel, &shard, flight.sent, receipts);
                 }
                 EntryOutcome::Failed { message } => self.retry(now, parcel, &message),
-                EntryOutcome::Poison { message } => {
-                    self.poison(now, parcel.record, message, receipts);
-                }
+                EntryOutcome::Poison { message } => self.poison(now, parcel, message, receipts),
                 EntryOutcome::Throttled { shard } => {
                     throttled = throttled.saturating_add(1);
                     self.throttle(now, parcel, shard, flight.sent);
@@ -369,14 +378,13 @@ impl Shipper {
         sent: Instant,
         receipts: &mut Vec<Receipt>,
     ) {
-        let record = parcel.record;
-        self.tally.on_accepted(now, &record);
+        self.tally.on_accepted(now, &parcel);
         self.shards.on_accepted(shard, sent);
-        if record.ordered {
-            self.shards.learn(&record.partition_key, shard);
+        if parcel.is_ordered() {
+            self.shards.learn(parcel.key(), shard);
         }
-        self.settle(now, &record);
-        receipts.push(Receipt::Accepted(record));
+        self.settle(now, &parcel);
+        receipts.extend(parcel.into_records().map(Receipt::Accepted));
     }
 
     fn retry(&mut self, now: Instant, mut parcel: Parcel, message: &str) {
@@ -401,8 +409,8 @@ impl Shipper {
         parcel.failures = parcel.failures.saturating_add(1);
         let pause = self.throttle_backoff.jittered(parcel.failures, &mut self.rng);
         let mut until = now.checked_add(pause).unwrap_or(now);
-        if parcel.record.ordered {
-            let key = &parcel.record.partition_key;
+        if parcel.is_ordered() {
+            let key = parcel.key();
             if let Some(shard) = &shard {
                 self.shards.learn(key, shard);
             }
@@ -410,18 +418,18 @@ impl Shipper {
                 until = until.max(self.shards.on_throttled(now, &shard, sent, &mut self.rng));
             }
         } else {
-            self.give_fresh_key(&mut parcel.record);
+            self.give_fresh_key(&mut parcel);
         }
         self.queue.delay(parcel, until);
     }
 
     /// A fresh key is never longer than the one before: the record stays within its limits.
-    fn give_fresh_key(&mut self, record: &mut Record) {
+    fn give_fresh_key(&mut self, parcel: &mut Parcel) {
         let mut key = format!("{:032x}", self.rng.u128(..));
-        key.truncate(record.partition_key.len().min(RANDOM_KEY_DIGITS));
-        let saved = record.partition_key.len().saturating_sub(key.len());
+        key.truncate(parcel.key().len().min(RANDOM_KEY_DIGITS));
+        let saved = parcel.key().len().saturating_sub(key.len());
         self.held_bytes = self.held_bytes.saturating_sub(saved);
-        record.partition_key = Arc::from(key);
+        parcel.rename(Arc::from(key));
     }
 
     fn on_refusal(
@@ -441,11 +449,15 @@ impl Shipper {
             return;
         }
         for mut parcel in flight.parcels {
+            if self.queue.part(&mut parcel) {
+                self.queue.suspect_next(vec![parcel]);
+                continue;
+            }
             parcel.lone_refusals = parcel.lone_refusals.saturating_add(1);
             if self.pace.doubts_the_stream() && parcel.lone_refusals < LONE_REFUSALS_MAX {
                 self.queue.suspect_last(vec![parcel]);
             } else {
-                self.poison(now, parcel.record, message.to_owned(), receipts);
+                self.poison(now, parcel, message.to_owned(), receipts);
             }
         }
     }
@@ -463,30 +475,29 @@ impl Shipper {
     fn poison(
         &mut self,
         now: Instant,
-        record: Record,
+        mut parcel: Parcel,
         message: String,
         receipts: &mut Vec<Receipt>,
     ) {
+        self.tally.note_error(&message);
+        if self.queue.part(&mut parcel) {
+            return self.queue.suspect_next(vec![parcel]);
+        }
         let dead = self.tally.sent.records_dead_lettered.saturating_add(1);
         self.tally.sent.records_dead_lettered = dead;
-        self.tally.note_error(&message);
-        self.settle(now, &record);
-        receipts.push(Receipt::Poisoned(record, message));
+        self.settle(now, &parcel);
+        receipts
+            .extend(parcel.into_records().map(|record| Receipt::Poisoned(record, message.clone())));
     }
 
-    fn settle(&mut self, now: Instant, record: &Record) {
-        self.held_records = self.held_records.saturating_sub(1);
-        self.held_bytes = self.held_bytes.saturating_sub(record.size());
-        if record.ordered {
-            self.queue.settle(now, &record.partition_key);
+    fn settle(&mut self, now: Instant, parcel: &Parcel) {
+        for record in parcel.records() {
+            self.held_records = self.held_records.saturating_sub(1);
+            self.held_bytes = self.held_bytes.saturating_sub(record.size());
         }
-    }
-}
-
-fn entry(parcel: &Parcel) -> Entry {
-    Entry {
-        partition_key: Arc::clone(&parcel.record.partition_key),
-        data: smallvec::smallvec![parcel.record.data.clone()],
+        if parcel.is_ordered() {
+            self.queue.settle(now, parcel.key());
+        }
     }
 }
 

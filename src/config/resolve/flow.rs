@@ -144,6 +144,11 @@ fn read_ship(slot: Slot<'_>, mistakes: &mut Mistakes) -> Option<(Ship, Field<usi
     let request_bytes = block.field("request_bytes", defaults::REQUEST_BYTES, |slot| {
         slot.size(&limits::REQUEST_BYTES, mistakes)
     });
+    let joined_bytes = block
+        .field("joined_bytes", defaults::JOINED_BYTES, |slot| {
+            slot.size(&limits::JOINED_BYTES, mistakes)
+        })
+        .value;
     let mut count =
         |key, default, range| block.field(key, default, |slot| slot.count(&range, mistakes)).value;
     let request_records =
@@ -155,6 +160,7 @@ fn read_ship(slot: Slot<'_>, mistakes: &mut Mistakes) -> Option<(Ship, Field<usi
     let ship = Ship {
         request_records,
         request_bytes: request_bytes.value,
+        joined_bytes,
         in_flight,
         timeout: period("timeout", defaults::TIMEOUT, limits::TIMEOUT),
         backoff_max: period("backoff_max", defaults::BACKOFF_MAX, limits::BACKOFF_MAX),

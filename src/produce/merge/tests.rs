@@ -33,6 +33,7 @@ fn flow(format: Format) -> Produce {
         ship: Ship {
             request_records: 500,
             request_bytes: 1_000_000,
+            joined_bytes: 0,
             in_flight: 4,
             timeout: second,
             backoff_max: second,

@@ -39,7 +39,7 @@ struct Model {
 impl Model {
     fn new(seed: u64, limits: config::Ship) -> Self {
         Self {
-            shipper: Shipper::new(limits.clone(), Rng::with_seed(seed)),
+            shipper: Shipper::new(limits.clone(), true, Rng::with_seed(seed)),
             now: Instant::now(),
             rng: Rng::with_seed(seed ^ 0x5eed),
             limits,
@@ -70,7 +70,10 @@ impl Model {
                 .map(|entry| Arc::clone(&entry.partition_key))
                 .collect();
             for entry in &request.entries {
-                assert!(!self.told.contains(&name(entry)), "accepted, yet sent again");
+                let told = names(entry).iter().any(|name| self.told.contains(name));
+                assert!(!told, "accepted, yet sent again");
+                let joined = entry.data.len() > 1;
+                assert!(!joined || size(entry) <= self.limits.joined_bytes);
                 if entry.partition_key.starts_with("key") {
                     let key = Arc::clone(&entry.partition_key);
                     assert!(keys.insert(key), "two records of a key in flight");
@@ -87,17 +90,22 @@ impl Model {
         assert!(!stuck, "records wait, and nothing will send them");
     }
 
+    fn is_poison(&self, entry: &Entry) -> bool {
+        names(entry).iter().any(|name| self.poison.contains(name))
+    }
+
     fn store(&mut self, entry: &Entry) {
         let order = self.stored.entry(Arc::clone(&entry.partition_key)).or_default();
-        let name = name(entry);
-        if !order.contains(&name) {
-            order.push(name);
+        for name in names(entry) {
+            if !order.contains(&name) {
+                order.push(name);
+            }
         }
     }
 
     /// Answers entry by entry; an entry is refused with the given chance in percent.
     fn answer(&mut self, entries: &[Entry], refused: u8, hot: Option<usize>) -> Outcome {
-        let outcomes = entries.iter().map(|entry| {
+        let answer = |entry: &Entry| {
             let shard = entry.partition_key.bytes().map(usize::from).sum::<usize>() % SHARDS;
             let shard_name: Arc<str> = Arc::from(format!("shardId-{shard:012}"));
             if hot == Some(shard) {
@@ -107,14 +115,14 @@ impl Model {
             if self.rng.u8(0..100) < refused {
                 return EntryOutcome::Failed { message: "internal".to_owned() };
             }
-            if self.poison.contains(&name(entry)) {
+            if self.is_poison(entry) {
                 return EntryOutcome::Poison { message: "poison".to_owned() };
             }
             self.accepted_bytes += entry.data.concat().len() + entry.partition_key.len();
-            self.told.insert(name(entry));
+            self.told.extend(names(entry));
             EntryOutcome::Accepted { shard: shard_name }
-        });
-        let outcomes: Vec<_> = outcomes.collect();
+        };
+        let outcomes: Vec<_> = entries.iter().map(answer).collect();
         for (entry, outcome) in entries.iter().zip(&outcomes) {
             if matches!(outcome, EntryOutcome::Accepted { .. }) {
                 self.store(entry);
@@ -125,11 +133,11 @@ impl Model {
 
     fn outcome(&mut self, fault: u8, entries: &[Entry]) -> Outcome {
         let message = || "words".to_owned();
-        let poisoned = entries.iter().any(|entry| self.poison.contains(&name(entry)));
+        let poisoned = entries.iter().any(|entry| self.is_poison(entry));
         match fault {
             0 => {
                 for entry in entries {
-                    if self.rng.bool() && !self.poison.contains(&name(entry)) {
+                    if self.rng.bool() && !self.is_poison(entry) {
                         self.store(entry);
                     }
                 }
@@ -174,17 +182,18 @@ impl Model {
     }
 }
 
-fn name(entry: &Entry) -> Name {
-    String::from_utf8(entry.data.concat()).unwrap()
+/// Returns the names of the records that an entry holds.
+fn names(entry: &Entry) -> Vec<Name> {
+    String::from_utf8(entry.data.concat()).unwrap().lines().map(str::to_owned).collect()
 }
 
 fn name_of(receipt: &Receipt) -> Name {
     let (Receipt::Accepted(record) | Receipt::Poisoned(record, _)) = receipt;
-    String::from_utf8(record.data.to_vec()).unwrap()
+    String::from_utf8(record.data.to_vec()).unwrap().trim_end().to_owned()
 }
 
-fn history(seed: u64, records: usize, keys: usize) {
-    let limits = config::Ship { request_records: 16, request_bytes: 300, ..limits() };
+fn history(seed: u64, records: usize, keys: usize, joined_bytes: usize) {
+    let limits = config::Ship { request_records: 16, request_bytes: 300, joined_bytes, ..limits() };
     let mut model = Model::new(seed, limits);
     let mut pushed: HashMap<String, Vec<Name>> = HashMap::new();
     for index in 0..records {
@@ -193,11 +202,11 @@ fn history(seed: u64, records: usize, keys: usize) {
             model.poison.insert(data.clone());
         }
         let record = if model.rng.u8(0..4) == 0 {
-            unordered(&format!("random-{index:030}"), &data)
+            unordered(&format!("random-{index:030}"), &format!("{data}\n"))
         } else {
             let key = format!("key{}", model.rng.usize(0..keys));
             pushed.entry(key.clone()).or_default().push(data.clone());
-            record(&key, &data)
+            record(&key, &format!("{data}\n"))
         };
         model.shipper.push(model.now, record);
         while model.shipper.room() == 0 || model.rng.u8(0..3) == 0 {
@@ -235,8 +244,9 @@ proptest! {
         seed in any::<u64>(),
         records in 1_usize..300,
         keys in 1_usize..40,
+        joined_bytes in prop_oneof![Just(0), 1_usize..400],
     ) {
-        history(seed, records, keys);
+        history(seed, records, keys, joined_bytes);
     }
 }
 

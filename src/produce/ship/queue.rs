@@ -6,38 +6,38 @@
 //!
 //! ```text
 //!  push ─▶ lane of the key (ordered, while a parcel of it is out)
-//!   │        │ settled: the next
-//!   ▼        ▼
-//!  ready ──▶ in flight ──▶ settled
-//!   ▲          │   │
-//!   │ due      │   └─▶ suspects: halves of a refused call, sent as they are
-//!  delayed ◀───┘ refused for now
+//!   │        │ settled: the next     │ joined into the parcel when it is taken
+//!   ▼        ▼                       ▼
+//!  ready ───────────────────────▶ in flight ──▶ settled
+//!   ▲                               │   │
+//!   │ due                           │   └─▶ suspects: halves of a refused call, sent as they are
+//!  delayed ◀────────────────────────┘ refused for now
 //! ```
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::parcel::Parcel;
 use crate::record::Record;
 
-/// A record on its way.
-#[derive(Debug)]
-pub(super) struct Parcel {
-    /// The record.
-    pub(super) record: Record,
-    /// Since when it could have been sent.
-    pub(super) since: Instant,
-    /// How often it was refused for now, in a row.
-    pub(super) failures: u32,
-    /// How often it was refused alone for what it is.
-    pub(super) lone_refusals: u32,
+/// The records of an ordered key that wait for its parcel.
+#[derive(Debug, Default)]
+struct Lane {
+    records: VecDeque<Record>,
+    bytes: usize,
+    /// Whether the key's parcel is ready, so that these go with it, as many as may.
+    ready: bool,
 }
 
 /// All records that are not in flight.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Queue {
-    lanes: HashMap<Arc<str>, VecDeque<Record>>,
+    /// The most bytes of a parcel that records are joined into; 0: none are.
+    join: usize,
+    lanes: HashMap<Arc<str>, Lane>,
     ready: VecDeque<Parcel>,
+    /// Bytes of ready parcels, and of the lanes behind them.
     ready_bytes: usize,
     delayed: BTreeMap<(Instant, u64), Parcel>,
     delays: u64,
@@ -45,49 +45,97 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    /// Returns an empty queue that joins records of an ordered key up to `join` bytes.
+    pub(super) fn new(join: usize) -> Self {
+        Self {
+            join,
+            lanes: HashMap::new(),
+            ready: VecDeque::new(),
+            ready_bytes: 0,
+            delayed: BTreeMap::new(),
+            delays: 0,
+            suspects: VecDeque::new(),
+        }
+    }
+
     /// Takes a record in.
     pub(super) fn push(&mut self, now: Instant, record: Record) {
         if record.ordered {
             if let Some(lane) = self.lanes.get_mut(&record.partition_key) {
-                lane.push_back(record);
+                lane.bytes = lane.bytes.saturating_add(record.data.len());
+                if lane.ready {
+                    self.ready_bytes = self.ready_bytes.saturating_add(record.data.len());
+                }
+                lane.records.push_back(record);
                 return;
             }
-            self.lanes.insert(Arc::clone(&record.partition_key), VecDeque::new());
+            self.lanes.insert(Arc::clone(&record.partition_key), Lane::default());
         }
-        self.make_ready(now, record);
+        self.make_ready(Parcel::new(record, now));
     }
 
-    /// A record of the ordered key `key` is settled: the next may go.
+    /// The parcel of the ordered key `key` is settled: the next record may go.
     pub(super) fn settle(&mut self, now: Instant, key: &str) {
-        match self.lanes.get_mut(key).map(VecDeque::pop_front) {
-            Some(Some(next)) => self.make_ready(now, next),
-            Some(None) => drop(self.lanes.remove(key)),
-            None => {}
-        }
+        let Some(lane) = self.lanes.get_mut(key) else { return };
+        let Some(next) = lane.records.pop_front() else {
+            self.lanes.remove(key);
+            return;
+        };
+        lane.bytes = lane.bytes.saturating_sub(next.data.len());
+        self.make_ready(Parcel::new(next, now));
     }
 
-    /// Returns the number and bytes of what may be sent at once, and since when the first of it may.
+    /// Returns the number of parcels that may be sent at once, the bytes that may go in or with them,
+    /// and since when the first of them may.
     pub(super) fn ready(&self) -> Option<(usize, usize, Instant)> {
         let first = self.ready.front()?;
         Some((self.ready.len(), self.ready_bytes, first.since))
     }
 
-    /// Returns the size of the next record to send.
+    /// Returns the size of the next parcel to send, as long as nothing is joined to it.
     pub(super) fn next_size(&self) -> Option<usize> {
-        self.ready.front().map(|parcel| parcel.record.size())
+        self.ready.front().map(Parcel::size)
     }
 
-    /// Takes the next record to send.
-    pub(super) fn take(&mut self) -> Option<Parcel> {
-        let parcel = self.ready.pop_front()?;
-        self.ready_bytes = self.ready_bytes.saturating_sub(parcel.record.size());
+    /// Takes the next parcel to send, with the records of its key that wait and may be joined to it
+    /// within `room` bytes.
+    pub(super) fn take(&mut self, room: usize) -> Option<Parcel> {
+        let mut parcel = self.ready.pop_front()?;
+        self.ready_bytes = self.ready_bytes.saturating_sub(parcel.size());
+        if !parcel.is_ordered() {
+            return Some(parcel);
+        }
+        let Some(lane) = self.lanes.get_mut(parcel.key()) else { return Some(parcel) };
+        self.ready_bytes = self.ready_bytes.saturating_sub(lane.bytes);
+        lane.ready = false;
+        while let Some(next) = lane.records.front()
+            && parcel.takes(next, self.join.min(room))
+            && let Some(next) = lane.records.pop_front()
+        {
+            lane.bytes = lane.bytes.saturating_sub(next.data.len());
+            parcel.join(next);
+        }
         Some(parcel)
+    }
+
+    /// Puts the later half of what is joined in a parcel back in front of its lane; returns false
+    /// where the parcel is a single record.
+    pub(super) fn part(&mut self, parcel: &mut Parcel) -> bool {
+        let later = parcel.split();
+        let parted = !later.is_empty();
+        if let Some(lane) = self.lanes.get_mut(parcel.key()) {
+            for record in later.into_iter().rev() {
+                lane.bytes = lane.bytes.saturating_add(record.data.len());
+                lane.records.push_front(record);
+            }
+        }
+        parted
     }
 
     /// Puts parcels back to the front, in their order.
     pub(super) fn restore(&mut self, parcels: impl DoubleEndedIterator<Item = Parcel>) {
         for parcel in parcels.rev() {
-            self.ready_bytes = self.ready_bytes.saturating_add(parcel.record.size());
+            self.count_ready(&parcel);
             self.ready.push_front(parcel);
         }
     }
@@ -133,9 +181,19 @@ impl Queue {
         !self.suspects.is_empty()
     }
 
-    fn make_ready(&mut self, now: Instant, record: Record) {
-        self.ready_bytes = self.ready_bytes.saturating_add(record.size());
-        self.ready.push_back(Parcel { record, since: now, failures: 0, lone_refusals: 0 });
+    fn make_ready(&mut self, parcel: Parcel) {
+        self.count_ready(&parcel);
+        self.ready.push_back(parcel);
+    }
+
+    fn count_ready(&mut self, parcel: &Parcel) {
+        self.ready_bytes = self.ready_bytes.saturating_add(parcel.size());
+        if parcel.is_ordered()
+            && let Some(lane) = self.lanes.get_mut(parcel.key())
+        {
+            lane.ready = true;
+            self.ready_bytes = self.ready_bytes.saturating_add(lane.bytes);
+        }
     }
 }
 
@@ -147,14 +205,14 @@ mod tests {
     use super::*;
 
     fn taken(queue: &mut Queue) -> Vec<String> {
-        std::iter::from_fn(|| queue.take())
-            .map(|parcel| String::from_utf8(parcel.record.data.to_vec()).unwrap())
+        std::iter::from_fn(|| queue.take(usize::MAX))
+            .map(|parcel| String::from_utf8(parcel.entry().data.concat()).unwrap())
             .collect()
     }
 
     #[test]
     fn of_an_ordered_key_one_record_is_ready_at_a_time() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
+        let (mut queue, now) = (Queue::new(0), Instant::now());
         for (key, data) in [("a", "a1"), ("a", "a2"), ("b", "b1"), ("a", "a3")] {
             queue.push(now, record(key, data));
         }
@@ -170,11 +228,12 @@ mod tests {
 
     #[test]
     fn what_is_put_back_goes_first_and_in_order() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
+        let (mut queue, now) = (Queue::new(0), Instant::now());
         for key in ["a", "b", "c", "d"] {
             queue.push(now, record(key, key));
         }
-        let first: Vec<_> = [queue.take(), queue.take()].into_iter().flatten().collect();
+        let first: Vec<_> =
+            [queue.take(usize::MAX), queue.take(usize::MAX)].into_iter().flatten().collect();
         queue.restore(first.into_iter());
         assert_eq!(queue.ready().map(|(count, bytes, _)| (count, bytes)), Some((4, 8)));
         assert_eq!(taken(&mut queue), ["a", "b", "c", "d"]);
@@ -182,13 +241,13 @@ mod tests {
 
     #[test]
     fn delayed_parcels_come_back_when_they_are_due() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
+        let (mut queue, now) = (Queue::new(0), Instant::now());
         for key in ["a", "b", "c"] {
             queue.push(now, record(key, key));
         }
         let later = |millis| now + Duration::from_millis(millis);
         for millis in [20, 10] {
-            let parcel = queue.take().unwrap();
+            let parcel = queue.take(usize::MAX).unwrap();
             queue.delay(parcel, later(millis));
         }
         queue.admit_due(later(9));
@@ -196,5 +255,52 @@ mod tests {
         queue.admit_due(later(20));
         assert_eq!(queue.next_due(), None);
         assert_eq!(taken(&mut queue), ["b", "a", "c"]);
+    }
+
+    #[test]
+    fn what_waits_behind_a_parcel_is_joined_to_it_when_it_is_taken() {
+        let (mut queue, now) = (Queue::new(12), Instant::now());
+        for data in ["one\n", "two\n", "three\n", "4\n"] {
+            queue.push(now, record("k", data));
+        }
+        assert_eq!(queue.ready().map(|(count, bytes, _)| (count, bytes)), Some((1, 17)));
+        assert_eq!(
+            taken(&mut queue),
+            ["one\ntwo\n"],
+            "nine bytes with the key, and six more are too many"
+        );
+        queue.settle(now, "k");
+        assert_eq!(taken(&mut queue), ["three\n4\n"]);
+        queue.settle(now, "k");
+        queue.push(now, record("k", "5\n"));
+        queue.push(now, record("k", "6\n"));
+        assert_eq!(queue.take(3).map(|parcel| parcel.size()), Some(3), "no room for more");
+        assert_eq!(queue.ready_bytes, 0);
+    }
+
+    #[test]
+    fn a_record_without_a_newline_at_its_end_is_followed_by_none() {
+        let (mut queue, now) = (Queue::new(100), Instant::now());
+        for data in ["one\n", "two", "three\n"] {
+            queue.push(now, record("k", data));
+        }
+        assert_eq!(taken(&mut queue), ["one\ntwo"]);
+        queue.settle(now, "k");
+        assert_eq!(taken(&mut queue), ["three\n"]);
+    }
+
+    #[test]
+    fn what_was_joined_can_be_parted_and_keeps_its_order() {
+        let (mut queue, now) = (Queue::new(100), Instant::now());
+        for data in ["1\n", "2\n", "3\n", "4\n"] {
+            queue.push(now, record("k", data));
+        }
+        let mut parcel = queue.take(100).unwrap();
+        assert!(queue.part(&mut parcel));
+        assert_eq!(parcel.entry().data.concat(), b"1\n2\n");
+        assert!(queue.part(&mut parcel));
+        assert!(!queue.part(&mut parcel));
+        queue.settle(now, "k");
+        assert_eq!(taken(&mut queue), ["2\n3\n4\n"]);
     }
 }

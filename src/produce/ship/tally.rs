@@ -4,11 +4,10 @@
 
 use std::time::Instant;
 
+use super::parcel::Parcel;
+use crate::cost::payload_units;
 use crate::record::Record;
 use crate::status::Sent;
-
-/// Bytes in a PUT payload unit, by the smaller reading of "25 KB".
-const PAYLOAD_UNIT: u64 = 25_000;
 
 /// The counters of a flow.
 #[derive(Clone, Debug, Default)]
@@ -20,15 +19,15 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// A record was accepted.
-    pub(super) fn on_accepted(&mut self, now: Instant, record: &Record) {
-        let size = record.size() as u64;
+    /// A parcel was accepted: it is one record of the stream.
+    pub(super) fn on_accepted(&mut self, now: Instant, parcel: &Parcel) {
+        let size = parcel.size() as u64;
         self.last_accepted = Some(now);
         self.sent.records = self.sent.records.saturating_add(1);
         self.sent.bytes = self.sent.bytes.saturating_add(size);
-        let units = size.div_ceil(PAYLOAD_UNIT);
+        let units = payload_units(size);
         self.sent.payload_units = self.sent.payload_units.saturating_add(units);
-        let unmerged = units_unmerged(record);
+        let unmerged: u64 = parcel.records().map(units_unmerged).sum();
         self.sent.payload_units_unmerged =
             self.sent.payload_units_unmerged.saturating_add(unmerged);
     }
@@ -53,5 +52,5 @@ fn units_unmerged(record: &Record) -> u64 {
     let bytes: u64 = record.runs.iter().map(|run| run.span.len()).sum();
     let lines = record.lines().max(1);
     let line = (bytes / lines).saturating_add(record.partition_key.len() as u64);
-    line.div_ceil(PAYLOAD_UNIT).max(1).saturating_mul(lines)
+    payload_units(line).saturating_mul(lines)
 }

@@ -17,7 +17,7 @@ struct Rig {
 
 impl Rig {
     fn new(limits: config::Ship) -> Self {
-        let shipper = Shipper::new(limits, Rng::with_seed(3));
+        let shipper = Shipper::new(limits, true, Rng::with_seed(3));
         Self { shipper, now: Instant::now(), receipts: Vec::new() }
     }
 
@@ -402,10 +402,53 @@ fn the_snapshot_counts_units_fill_and_age() {
     let (id, _) = rig.call();
     rig.answer(id, vec![accepted("s"), accepted("s")]);
     rig.wait(1500);
-    let sent = rig.shipper.snapshot().sent(rig.now, 50_000);
+    let sent = rig.shipper.snapshot().sent(rig.now);
     assert_eq!((sent.calls, sent.records, sent.bytes), (1, 2, 50_001));
     assert_eq!((sent.payload_units, sent.payload_units_unmerged), (3, 3));
-    assert!((sent.fill - 0.5).abs() < 1e-9);
+    assert!((sent.fill - 50_001.0 / 75_000.0).abs() < 1e-9);
     assert_eq!(sent.last_accepted_seconds, Some(1.5));
     assert_eq!((sent.window, sent.in_flight), (4, 0));
+}
+
+#[test]
+fn what_piled_up_behind_a_key_goes_as_one_record() {
+    let mut rig = Rig::new(config::Ship { joined_bytes: 100, ..limits() });
+    rig.push("a", "1\n");
+    let (id, sent) = rig.call();
+    assert_eq!(sent, ["1\n"]);
+    for data in ["2\n", "3\n", "4\n"] {
+        rig.push("a", data);
+    }
+    rig.answer(id, vec![accepted("s")]);
+    let (id, sent) = rig.call();
+    assert_eq!(sent, ["2\n3\n4\n"]);
+    rig.answer(id, vec![accepted("s")]);
+    assert_eq!(rig.settled(), ["1\n", "2\n", "3\n", "4\n"], "a receipt for each");
+    let sent = rig.shipper.snapshot().sent(rig.now);
+    assert_eq!((sent.records, sent.bytes, sent.payload_units), (2, 10, 2));
+    assert!(rig.shipper.is_idle() && rig.shipper.held_bytes == 0);
+}
+
+#[test]
+fn poison_among_joined_records_is_found_and_the_others_go() {
+    for refusal_of_an_entry in [false, true] {
+        let mut rig = Rig::new(config::Ship { joined_bytes: 100, ..limits() });
+        for data in ["1\n", "2\n", "bad\n", "4\n", "5\n"] {
+            rig.push("a", data);
+        }
+        for _ in 0..20 {
+            if rig.shipper.is_idle() {
+                break;
+            }
+            let (id, sent) = rig.call_later();
+            if !sent[0].contains("bad") {
+                rig.answer(id, vec![accepted("s")]);
+            } else if refusal_of_an_entry {
+                rig.answer(id, vec![EntryOutcome::Poison { message: "bad".to_owned() }]);
+            } else {
+                rig.outcome(id, refused());
+            }
+        }
+        assert_eq!(rig.settled(), ["1\n", "2\n", "poison bad\n", "4\n", "5\n"]);
+    }
 }

@@ -73,6 +73,8 @@ impl Bench {
             ship: config::Ship {
                 request_records: 500,
                 request_bytes: 1_000_000,
+
+                joined_bytes: 0,
                 in_flight: 4,
                 timeout: Duration::from_secs(30),
                 backoff_max: Duration::from_secs(10),
