@@ -15,7 +15,8 @@
 //! ```text
 //!  entry accepted ─────────────────▶ receipt; the key's next record may go
 //!  entry failed ───────────────────▶ again after its own backoff
-//!  entry throttled, ordered ───────▶ again after the backoff of its shard, shared by the shard's keys
+//!  entry throttled, ordered ───────▶ again after the backoff of its shard, shared by the shard's keys;
+//!                                    of joined records the first alone
 //!  entry throttled, not ordered ───▶ again under a fresh random key, away from the hot shard
 //!  entry poison, one record ───────▶ receipt: dead letter
 //!  entry poison, joined ───────────▶ half of it again, the other half after it
@@ -406,6 +407,8 @@ impl Shipper {
     ) {
         self.tally.sent.records_throttled = self.tally.sent.records_throttled.saturating_add(1);
         self.tally.note_error("records were refused for throughput");
+        // A shard that has little left may never have room for all of it at once.
+        while self.queue.part(&mut parcel) {}
         parcel.failures = parcel.failures.saturating_add(1);
         let pause = self.throttle_backoff.jittered(parcel.failures, &mut self.rng);
         let mut until = now.checked_add(pause).unwrap_or(now);

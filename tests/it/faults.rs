@@ -72,7 +72,10 @@ fn a_bad_day_loses_nothing_under_random_keys() {
 /// Every other way in which a call can fail, all at once, answers later than the timeout among them.
 #[test]
 fn every_way_a_call_can_fail_loses_nothing() {
-    let settings = Settings { ship: "timeout: 1 s, backoff_max: 100 ms", ..Settings::default() };
+    let settings = Settings {
+        ship: "timeout: 1 s, backoff_max: 100 ms, joined_bytes: 1 KB",
+        ..Settings::default()
+    };
     for seed in [7, 8] {
         run_under_faults(seed, &settings, |_| {
             let faults = [

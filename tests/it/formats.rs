@@ -107,14 +107,15 @@ fn json_lines_arrive_as_arrays() {
     assert_eq!(records.len(), 300);
 }
 
-/// Records are filled to 98 % of `max_bytes`, key included, and never beyond.
+/// Records are filled to 98 % of `max_bytes`, key included, and never beyond; joined while they wait,
+/// they cost no payload unit more.
 #[test]
 fn records_are_full() {
     for (seed, key) in [(65, "file"), (66, "random"), (67, "host"), (68, "{ constant: all }")] {
         let settings = Settings {
             merge: "max_bytes: 25 KB, max_age: 1 min",
             key,
-            ship: "request_records: 500",
+            ship: "joined_bytes: 0",
             tail: "buffer: 8 MiB",
             ..Settings::default()
         };
@@ -130,6 +131,18 @@ fn records_are_full() {
         assert!(sizes.iter().all(|size| *size <= 25_000), "{key}: {sizes:?}");
         let fill = sizes.iter().sum::<usize>() * 100 / (sizes.len() * 25_000);
         assert!(fill >= 98, "{key}: {fill} %");
+
+        let scene =
+            Scene::new(seed, &Settings { ship: "timeout: 5 s", ..settings }, Script::healthy());
+        drop(scene.write(0, 10_000));
+        once(&scene);
+        let joined = scene.endpoint.accepted();
+        scene.oracle.verify(&joined, &Layout::Slices, order).assert_exactly_once();
+        let units = |size: usize| size.div_ceil(25_000);
+        let cost: usize = joined.iter().map(|r| units(r.data.len() + r.key.len())).sum();
+        assert!(cost <= sizes.len() + 1, "{key}: {cost} units instead of {}", sizes.len() + 1);
+        let is_joined = joined.iter().any(|record| record.data.len() > 25_000);
+        assert_eq!(is_joined, key != "random", "{key}");
     }
 }
 

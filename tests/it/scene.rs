@@ -47,7 +47,7 @@ impl Default for Settings {
             top: "checkpoint_interval: 50 ms\n",
             merge: "max_bytes: 1 KB, max_age: 50 ms",
             key: "file",
-            ship: "timeout: 5 s, backoff_max: 200 ms",
+            ship: "timeout: 5 s, backoff_max: 200 ms, joined_bytes: 4 KB",
             tail: "buffer: 1 MiB, scan_interval: 200 ms",
             flow: "",
         }

@@ -452,3 +452,18 @@ fn poison_among_joined_records_is_found_and_the_others_go() {
         assert_eq!(rig.settled(), ["1\n", "2\n", "poison bad\n", "4\n", "5\n"]);
     }
 }
+
+#[test]
+fn of_joined_records_that_are_throttled_the_first_goes_alone() {
+    let mut rig = Rig::new(config::Ship { joined_bytes: 100, ..limits() });
+    for data in ["1\n", "2\n", "3\n"] {
+        rig.push("a", data);
+    }
+    let (id, sent) = rig.call();
+    assert_eq!(sent, ["1\n2\n3\n"]);
+    rig.answer(id, vec![throttled(Some("s"))]);
+    let (id, sent) = rig.call_later();
+    assert_eq!(sent, ["1\n"]);
+    rig.answer(id, vec![accepted("s")]);
+    assert_eq!(rig.call_later().1, ["2\n3\n"]);
+}
