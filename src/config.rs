@@ -275,7 +275,7 @@ pub struct Ship {
     /// The most bytes in a call, partition keys included (default 1 MB, limit 10 MiB).
     pub request_bytes: usize,
     /// Records of a key that have to wait for each other go as one, up to this size, partition key
-    /// included (default 250 KB; 0: never). Only where lines are joined by `"\n"` without `max_lines`.
+    /// included (default 500 KB; 0: never). Only where lines are joined by `"\n"` without `max_lines`.
     pub joined_bytes: usize,
     /// The most calls in flight (default 4).
     pub in_flight: usize,

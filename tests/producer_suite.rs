@@ -157,7 +157,7 @@ fn check_sizes(case: &Case, records: &[Bytes]) {
         }
     }
     let longest = records.iter().map(Bytes::len).max().unwrap();
-    let most = if case.layout == Layout::Slices { 250_000 } else { 25_000 };
+    let most = if case.layout == Layout::Slices { 500_000 } else { 25_000 };
     assert!(longest <= most, "{}: a record of {longest} bytes", case.name);
 }
 

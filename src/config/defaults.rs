@@ -59,9 +59,9 @@ pub const REQUEST_RECORDS: usize = 500;
 /// The cheapest size of a call, and small in memory; a shard takes 1 MB a second.
 pub const REQUEST_BYTES: usize = 1_000_000;
 
-/// Ten payload units: what a call costs is small beside it, and it is a quarter of what a shard takes
+/// Twenty payload units: what a call costs is small beside it, and it is half of what a shard takes
 /// in a second.
-pub const JOINED_BYTES: usize = 250_000;
+pub const JOINED_BYTES: usize = 500_000;
 
 /// Four calls of 1 MB hide the round trip to any region.
 pub const IN_FLIGHT: usize = 4;

@@ -196,7 +196,7 @@ mod tests {
           oversize  a line over the record limit is sent in several records
           reading   up to 8 MiB in memory and 512 files open; looks around every 10 s
           sending   up to 500 records or 1,000,000 bytes a call, 4 calls in flight; 30 s to answer
-                    what waits for its key goes joined, up to 250,000 bytes
+                    what waits for its key goes joined, up to 500,000 bytes
         "#);
     }
 
