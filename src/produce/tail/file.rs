@@ -105,8 +105,10 @@ pub struct TailedFile {
     at_line_start: bool,
     /// How it is found.
     pub name: Name,
+    /// The last look through all patterns that found it under its path.
+    pub look: u32,
     /// The time of the last write that a look at it told of.
-    pub modified: i128,
+    pub modified: i64,
     /// When it was last seen to change.
     pub changed_at: Instant,
     /// What reading and acknowledgement tell each other.
@@ -146,6 +148,7 @@ impl TailedFile {
             size: facts.size,
             at_line_start: true,
             name: Name::Own,
+            look: 0,
             modified: facts.modified,
             changed_at: now,
             progress: Arc::new(progress),

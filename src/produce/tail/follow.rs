@@ -68,6 +68,9 @@ impl Tailer {
             self.name(key, found, now);
         }
         let Some(file) = self.files.get_mut(&key) else { return };
+        if *file.path == *found.path {
+            file.look = self.look;
+        }
         // Written since the last look: looked at even at the same size, for what was read may have
         // been truncated and written again.
         let written = file.modified != found.facts.modified;
@@ -106,9 +109,9 @@ impl Tailer {
             self.lose_name(other, now);
         }
         let Some(file) = self.files.get_mut(&key) else { return };
-        file.name = Name::found(found.linked);
         file.progress.set_rotated(false);
         self.paths.insert(Arc::clone(&file.path), key);
+        self.set_name(key, Name::found(found.linked));
     }
 
     /// A path that was seen before stands for no file now.
@@ -125,9 +128,9 @@ impl Tailer {
             self.paths.remove(&file.path);
         }
         if file.name != Name::Lost {
-            file.name = Name::Lost;
             file.progress.set_rotated(true);
             file.changed_at = now;
+            self.set_name(key, Name::Lost);
         }
         self.enqueue(key);
     }
@@ -184,7 +187,7 @@ impl Tailer {
     /// Returns the followed file that `candidate` may be a copy of, by what is remembered of it: it
     /// may have been truncated already.
     fn suspect(&self, candidate: &Candidate) -> Option<FileKey> {
-        let may_be = |file: &&TailedFile| {
+        let may_be = |file: &&Box<TailedFile>| {
             let width = file.prefix.len().min(candidate.head.len());
             let known = file.identity.fingerprint;
             if file.prefix.get(..width) != candidate.head.get(..width) {
@@ -245,16 +248,24 @@ impl Tailer {
     ) {
         let identity = candidate.facts.identity(Fingerprint::of(&candidate.head));
         let opened = (candidate.handle, candidate.facts);
-        let mut file = TailedFile::new(key, candidate.path, opened, identity, start, now);
+        // Most are where they were first found.
+        let path = if *origin == *candidate.path { Arc::clone(&origin) } else { candidate.path };
+        let mut file = TailedFile::new(key, path, opened, identity, start, now);
         file.origin = origin;
-        file.name = Name::found(candidate.linked);
+        file.look = self.look;
         file.set_prefix(&candidate.head);
         file.until = self.once.then_some(candidate.facts.size);
         self.places.insert(candidate.facts.place(), key);
         self.paths.insert(Arc::clone(&file.path), key);
         self.announce(&file);
-        self.files.insert(key, file);
-        self.enqueue(key);
+        let has_unread = file.has_unread();
+        self.files.insert(key, Box::new(file));
+        self.set_name(key, Name::found(candidate.linked));
+        if has_unread {
+            self.enqueue(key)
+        } else {
+            self.rest(key)
+        }
         self.opened_one();
         if self.open > self.flow.tail.open_files
             && let Some(file) = self.files.get_mut(&key)

@@ -251,7 +251,8 @@ impl Generations {
 
     /// Takes out the stored generations that no scan has found, to be looked for elsewhere.
     pub fn take_missing(&mut self) -> Vec<Ended> {
-        let mut missing: Vec<Ended> = self.stored.drain().map(|(_, known)| known).collect();
+        let stored = std::mem::take(&mut self.stored);
+        let mut missing: Vec<Ended> = stored.into_values().collect();
         missing.sort_by_key(|known| known.key);
         missing
     }

@@ -80,6 +80,9 @@ impl Trail {
     /// The latest marks, of which none is left out.
     const LATEST: usize = 16;
 
+    /// The marks of a file that has long been idle.
+    const FEW: usize = 8;
+
     /// Notes `data`, which was passed on and begins at `start`: its end, and some places within, for
     /// a whole file may be read at once.
     pub fn pass(&mut self, start: u64, data: &[u8], end: Position) {
@@ -93,19 +96,32 @@ impl Trail {
         self.note(end);
     }
 
-    /// Notes the next position. Where there are too many, the mark goes that leaves the smallest gap
-    /// for its distance from the end.
+    /// Keeps a few marks only, in no more memory than they need: one of ten thousand idle files may
+    /// still be copied and truncated, if not while it grows.
+    pub fn thin(&mut self) {
+        while self.marks.len() > Self::FEW {
+            self.leave_one_out(Self::FEW / 2);
+        }
+        self.marks.shrink_to_fit();
+    }
+
+    /// Notes the next position.
     fn note(&mut self, position: Position) {
         self.marks.push(position);
-        if self.marks.len() <= Self::MARKS_MAX {
-            return;
+        if self.marks.len() > Self::MARKS_MAX {
+            self.leave_one_out(Self::LATEST);
         }
-        let older = self.marks.len().saturating_sub(Self::LATEST);
+    }
+
+    /// Removes the mark that leaves the smallest gap for its distance from the end; the `latest` stay.
+    fn leave_one_out(&mut self, latest: usize) {
+        let end = self.marks.last().map_or(0, |last| last.offset);
+        let older = self.marks.len().saturating_sub(latest);
         let gap = |at: usize| {
             let [before, own, after] = self.marks.get(at..at.saturating_add(3))? else {
                 return None;
             };
-            let distance = position.offset.saturating_sub(own.offset).max(1);
+            let distance = end.saturating_sub(own.offset).max(1);
             let width = after.offset.saturating_sub(before.offset);
             Some(width.saturating_mul(1 << 20) / distance)
         };
@@ -213,6 +229,24 @@ mod tests {
             let gap = 10_000 - distance - found;
             assert!(gap <= distance, "{gap} bytes at {distance} before the end");
         }
+    }
+
+    #[test]
+    fn a_trail_that_is_thinned_keeps_its_ends_and_goes_on() {
+        let mut trail = Trail::default();
+        trail.thin();
+        for offset in 1..=10_000 {
+            trail.note(Position { offset, mark: Mark::default() });
+        }
+        let first = trail.marks[0].offset;
+        trail.thin();
+        assert_eq!(trail.marks.len(), Trail::FEW);
+        assert_eq!(trail.marks.capacity(), Trail::FEW);
+        assert_eq!(trail.within(u64::MAX).unwrap().offset, 10_000);
+        assert_eq!(trail.within(9_999).unwrap().offset, 9_999);
+        assert_eq!(trail.marks[0].offset, first);
+        trail.note(Position { offset: 10_001, mark: Mark::default() });
+        assert_eq!(trail.within(u64::MAX).unwrap().offset, 10_001);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //!  file system ──────────────▶ files, ready ──────────────────▶ outbox ──────────────────────────────▶ merge
 //! ```
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +28,7 @@ use crate::config::{Produce, StartAt};
 use crate::position::FileKey;
 use crate::produce::merge::RecordLimit;
 use crate::produce::watch::facts::Place;
-use crate::produce::watch::patterns::Patterns;
+use crate::produce::watch::patterns::{Patterns, Walk};
 use crate::produce::watch::{Change, Watch};
 
 /// Why a generation ends whose file goes on with other content.
@@ -40,6 +40,9 @@ const LOOKS_MAX: u32 = 4;
 
 /// How often files that wait for something (a copy being made, a rotated file to end) are looked at.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
+
+/// Outputs that there is always room for: more of them come at once only where many files are found.
+const OUTBOX: usize = 64;
 
 /// How long a deleted file is held after its last growth: a writer may still have it open.
 const HOLD_DELETED: Duration = Duration::from_secs(4);
@@ -79,15 +82,22 @@ pub(super) enum Phase {
 pub struct Tailer {
     pub(super) flow: Produce,
     pub(super) around: Surroundings,
-    pub(super) patterns: Patterns,
+    pub(super) patterns: Arc<Patterns>,
     watch: Watch,
     /// Ends when all that was there at the start has been passed on.
     pub(super) once: bool,
     /// How far the start is.
     pub(super) phase: Phase,
-    pub(super) files: HashMap<FileKey, TailedFile>,
+    /// Boxed: a table has up to twice the room that is used, and three times while it grows.
+    pub(super) files: HashMap<FileKey, Box<TailedFile>>,
     pub(super) places: HashMap<Place, FileKey>,
     pub(super) paths: HashMap<Arc<Path>, FileKey>,
+    /// Those of the files that have lost their name.
+    nameless: BTreeSet<FileKey>,
+    /// Those that are found through a symbolic link.
+    linked: BTreeSet<FileKey>,
+    /// The number of the last look through all patterns.
+    pub(super) look: u32,
     pub(super) ready: VecDeque<FileKey>,
     /// Open, read to their end: closed first when descriptors run short.
     pub(super) idle: VecDeque<FileKey>,
@@ -120,7 +130,7 @@ impl Tailer {
         (first_ever, once): (bool, bool),
         now: Instant,
     ) -> Result<Self, globset::Error> {
-        let patterns = Patterns::new(&flow.files, &flow.exclude)?;
+        let patterns = Arc::new(Patterns::new(&flow.files, &flow.exclude)?);
         let watch = Watch::new(Arc::clone(&around.wake));
         Ok(Self {
             flow,
@@ -131,6 +141,9 @@ impl Tailer {
             files: HashMap::new(),
             places: HashMap::new(),
             paths: HashMap::new(),
+            nameless: BTreeSet::new(),
+            linked: BTreeSet::new(),
+            look: 0,
             ready: VecDeque::new(),
             idle: VecDeque::new(),
             open: 0,
@@ -206,6 +219,7 @@ impl Tailer {
                 Err(TrySendError::Disconnected(_)) => return false,
             }
         }
+        self.outbox.shrink_to(OUTBOX);
         true
     }
 
@@ -237,67 +251,75 @@ impl Tailer {
     }
 
     fn scan(&mut self, now: Instant) {
-        let mut scan = self.patterns.scan();
         self.next_scan = now + self.flow.tail.scan_interval;
+        let mut walk = self.walk(now);
         for look in 1..=LOOKS_MAX {
-            if !self.watch.set_directories(&scan.directories) {
+            if !self.watch.set_directories(&walk.directories) {
                 break;
             }
             // What changed between the look and the watch is seen by looking again: files, and
             // directories that are to be watched in their turn.
-            scan = self.patterns.scan();
+            walk = self.walk(now);
             if look == LOOKS_MAX {
                 self.next_scan = now;
             }
         }
-        self.around.status.scanned(self.watch.degraded(), &scan.problems);
-        let gone: Vec<Arc<Path>> = {
-            let found: HashSet<&Path> = scan.files.iter().map(|one| one.path.as_path()).collect();
-            self.paths.keys().filter(|path| !found.contains(&***path)).cloned().collect()
-        };
-        self.retry_unreadable();
-        for found in scan.files {
-            self.follow(found, now);
-        }
-        for path in gone {
-            self.observe(&path, now);
-        }
+        self.around.status.scanned(self.watch.degraded(), &walk.problems);
+        self.look_after_others(now);
         if self.phase != Phase::Started {
             self.finish_start(now);
         }
     }
 
-    /// Files with something left that are in no queue: an error has taken them out.
-    fn retry_unreadable(&mut self) {
-        let left: Vec<FileKey> = self
-            .files
-            .values()
-            .filter(|file| !file.queued && !file.is_drained())
-            .map(|file| file.key)
-            .collect();
+    /// Takes note of every file that the patterns find.
+    fn walk(&mut self, now: Instant) -> Walk {
+        self.look = self.look.wrapping_add(1);
+        self.deferred.clear();
+        let patterns = Arc::clone(&self.patterns);
+        patterns.walk(&mut |found| {
+            self.follow(found, now);
+            // Of what is found, no more is held than those behind cannot take yet. Should they be
+            // gone, the next step ends.
+            let _ = self.deliver();
+        })
+    }
+
+    /// Looks after the files that the walk has not found under their paths, and those with something
+    /// left that are in no queue: an error has taken them out.
+    fn look_after_others(&mut self, now: Instant) {
+        let (mut missing, mut left) = (Vec::new(), Vec::new());
+        for file in self.files.values() {
+            if file.name != Name::Lost && file.look != self.look {
+                missing.push(Arc::clone(&file.path));
+            }
+            if !file.queued && !file.is_drained() {
+                left.push(file.key);
+            }
+        }
         for key in left {
             self.enqueue(key);
+        }
+        for path in missing {
+            self.observe(&path, now);
         }
     }
 
     fn keep_house(&mut self, now: Instant) {
         self.next_housekeeping = now + HOUSEKEEPING;
         self.settle_held(now);
-        self.polls = self.watch.degraded().is_some()
-            || self.files.values().any(|file| file.name == Name::Linked);
+        self.polls = self.watch.degraded().is_some() || !self.linked.is_empty();
         for lost in self.generations.take_lost(now) {
             self.lose(&lost);
         }
         self.keep_rotated(now);
         if self.polls && now >= self.next_poll && !self.once {
             self.next_poll = now + self.flow.tail.poll_interval;
-            let all = self.watch.degraded().is_some();
-            let polled: Vec<Arc<Path>> = self
-                .files
-                .values()
-                .filter(|file| all && file.name == Name::Own || file.name == Name::Linked)
-                .map(|file| Arc::clone(&file.path))
-                .collect();
+            let polled: Vec<Arc<Path>> = if self.watch.degraded().is_some() {
+                self.paths.keys().cloned().collect()
+            } else {
+                let linked = self.linked.iter().filter_map(|key| self.files.get(key));
+                linked.map(|file| Arc::clone(&file.path)).collect()
+            };
             for path in polled {
                 self.observe(&path, now);
             }
@@ -306,15 +328,7 @@ impl Tailer {
 
     /// Files without a name are read to their end, held while they may grow, and then let go.
     fn keep_rotated(&mut self, now: Instant) {
-        if self.files.len() <= self.paths.len() {
-            return;
-        }
-        let rotated: Vec<FileKey> = self
-            .files
-            .values()
-            .filter(|file| file.name == Name::Lost)
-            .map(|file| file.key)
-            .collect();
+        let rotated: Vec<FileKey> = self.nameless.iter().copied().collect();
         for key in rotated {
             let Some(file) = self.files.get_mut(&key) else { continue };
             let Some(handle) = &file.handle else {
@@ -336,7 +350,7 @@ impl Tailer {
         let mut next = self.next_scan;
         let waiting = !self.held.is_empty()
             || self.generations.next_deadline().is_some()
-            || self.files.len() > self.paths.len();
+            || !self.nameless.is_empty();
         if waiting {
             next = next.min(self.next_housekeeping);
         }
@@ -368,6 +382,19 @@ impl Tailer {
         self.outbox.push_back(Output::File(FileEvent::Lost { key, bytes, reason }));
     }
 
+    /// Notes how a file is found from now on.
+    pub(super) fn set_name(&mut self, key: FileKey, name: Name) {
+        let Some(file) = self.files.get_mut(&key) else { return };
+        file.name = name;
+        self.nameless.remove(&key);
+        self.linked.remove(&key);
+        match name {
+            Name::Own => {}
+            Name::Linked => drop(self.linked.insert(key)),
+            Name::Lost => drop(self.nameless.insert(key)),
+        }
+    }
+
     /// Ends a generation: it is followed no more, and remembered, for a copy of it may turn up.
     pub(super) fn end(
         &mut self,
@@ -376,7 +403,9 @@ impl Tailer {
         reason: &'static str,
         now: Instant,
     ) {
-        let Some(file) = self.files.remove(&key) else { return };
+        let Some(file) = self.files.remove(&key).map(|file| *file) else { return };
+        self.nameless.remove(&key);
+        self.linked.remove(&key);
         let place = Place { device: file.identity.device, inode: file.identity.inode };
         if self.places.get(&place) == Some(&key) {
             self.places.remove(&place);

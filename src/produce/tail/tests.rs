@@ -195,10 +195,12 @@ impl Bench {
         }
     }
 
-    /// The texts of all generations, oldest first.
+    /// The texts of all generations, by the path where each was first found, oldest first.
     fn texts(&self) -> Vec<String> {
         let text = |seen: &Seen| String::from_utf8_lossy(&seen.bytes).into_owned();
-        self.seen.values().map(text).filter(|text| !text.is_empty()).collect()
+        let mut all: Vec<&Seen> = self.seen.values().collect();
+        all.sort_by_key(|seen| (Arc::clone(&seen.opened.origin), seen.opened.key));
+        all.into_iter().map(text).filter(|text| !text.is_empty()).collect()
     }
 
     fn lost(&self) -> u64 {
@@ -251,7 +253,7 @@ fn start_at_end_holds_for_files_of_the_first_start_only() {
     bench.append("old.log", b"ial\n");
     bench.append("new.log", b"first of all\n");
     bench.step();
-    assert_eq!(bench.texts(), ["partial\n", "first of all\n"]);
+    assert_eq!(bench.texts(), ["first of all\n", "partial\n"]);
 }
 
 #[test]

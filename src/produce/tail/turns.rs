@@ -94,7 +94,7 @@ impl Tailer {
     }
 
     /// A file has been read to its end for now.
-    fn rest(&mut self, key: FileKey) {
+    pub(super) fn rest(&mut self, key: FileKey) {
         self.idle.push_back(key);
         if self.idle.len() > self.open.saturating_mul(2).saturating_add(64) {
             // The queue holds a file as often as it came to rest: keep the last time only.
@@ -158,6 +158,7 @@ impl Tailer {
                 && !file.has_unread()
                 && file.handle.take().is_some()
             {
+                file.trail.thin();
                 self.open = self.open.saturating_sub(1);
             }
         }

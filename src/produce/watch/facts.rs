@@ -17,8 +17,8 @@ pub struct Facts {
     pub birth: u64,
     /// Size in bytes.
     pub size: u64,
-    /// Time of the last write, in nanoseconds since 1970.
-    pub modified: i128,
+    /// Time of the last write, in nanoseconds since 1970; saturates 292 years from there.
+    pub modified: i64,
 }
 
 impl Facts {
@@ -31,8 +31,10 @@ impl Facts {
             inode: metadata.ino(),
             birth: birth.and_then(|at| u64::try_from(at.as_nanos()).ok()).unwrap_or(0),
             size: metadata.len(),
-            modified: i128::from(metadata.mtime()) * 1_000_000_000
-                + i128::from(metadata.mtime_nsec()),
+            modified: metadata
+                .mtime()
+                .saturating_mul(1_000_000_000)
+                .saturating_add(metadata.mtime_nsec()),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Which paths a flow covers: globs, expanded a component at a time so that only directories that
 //! can hold a match are read.
 //!
-//! Invariant: `scan` finds exactly the regular files for which `matches` is true, each once, whatever
+//! Invariant: a walk finds exactly the regular files for which `matches` is true, whatever
 //! directories cannot be read (those are reported, and stop nothing else).
 //!
 //! `*`, `?`, `[…]` and `{…}` never cross a `/` nor match a leading dot; `**` as a component crosses any
@@ -9,12 +9,12 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::fs::{DirEntry, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use globset::{Glob, GlobBuilder, GlobMatcher};
-use walkdir::WalkDir;
 
 use super::facts::Facts;
 
@@ -56,13 +56,20 @@ pub struct Found {
     pub linked: bool,
 }
 
-/// What a scan saw.
+/// What a walk saw beside the files.
+#[derive(Debug, Default)]
+pub struct Walk {
+    /// The directories that hold or can hold matches: the ones to watch.
+    pub directories: BTreeSet<PathBuf>,
+    /// What could not be read, and why.
+    pub problems: Vec<(PathBuf, io::Error)>,
+}
+
+/// The files there are, for people.
 #[derive(Debug, Default)]
 pub struct Scan {
     /// The files, by path.
     pub files: Vec<Found>,
-    /// The directories that hold or can hold matches: the ones to watch.
-    pub directories: BTreeSet<PathBuf>,
     /// What could not be read, and why.
     pub problems: Vec<(PathBuf, io::Error)>,
 }
@@ -98,13 +105,21 @@ impl Patterns {
     /// Looks through all patterns.
     #[must_use]
     pub fn scan(&self) -> Scan {
-        let mut scan = Scan::default();
+        let mut files = Vec::new();
+        let Walk { problems, .. } = self.walk(&mut |found| files.push(found));
+        files.sort_by(|one, other| one.path.cmp(&other.path));
+        files.dedup_by(|one, other| one.path == other.path);
+        Scan { files, problems }
+    }
+
+    /// Hands each file that is there to `found`, in no order, and again for every pattern that covers
+    /// it: nothing is kept of them here, however many they are.
+    pub fn walk(&self, found: &mut dyn FnMut(Found)) -> Walk {
+        let mut walker = Walker { patterns: self, found, walk: Walk::default() };
         for steps in &self.include {
-            self.expand(Path::new("/"), steps, &mut scan);
+            walker.expand(Path::new("/"), steps);
         }
-        scan.files.sort_by(|one, other| one.path.cmp(&other.path));
-        scan.files.dedup_by(|one, other| one.path == other.path);
-        scan
+        walker.walk
     }
 
     fn excludes(&self, path: &Path) -> bool {
@@ -113,88 +128,110 @@ impl Patterns {
             Exclude::Path(glob) => glob.is_match(path),
         })
     }
+}
 
-    fn expand(&self, directory: &Path, steps: &[Step], scan: &mut Scan) {
+/// A walk under way. It recurses a component of the pattern at a time, not a directory at a time:
+/// however deep a tree is, the stack is not.
+struct Walker<'a> {
+    patterns: &'a Patterns,
+    found: &'a mut dyn FnMut(Found),
+    walk: Walk,
+}
+
+impl Walker<'_> {
+    fn expand(&mut self, directory: &Path, steps: &[Step]) {
         match steps {
             [] => {}
             [Step::Name(name), rest @ ..] => {
                 let path = directory.join(name);
                 if rest.is_empty() {
-                    scan.directories.insert(directory.to_path_buf());
-                    self.look(&path, scan);
+                    self.walk.directories.insert(directory.to_path_buf());
+                    self.look(&path, || path.symlink_metadata());
                 } else {
-                    self.expand(&path, rest, scan);
+                    self.expand(&path, rest);
                 }
             }
-            [Step::Glob { glob, dotted }, rest @ ..] => {
-                self.expand_names(directory, (glob, *dotted), rest, scan);
+            [Step::Glob { .. }, ..] => {
+                if self.list(directory, &mut |own, entry| own.enter(entry, steps)) {
+                    self.walk.directories.insert(directory.to_path_buf());
+                }
             }
-            [Step::Any, rest @ ..] => self.expand_any(directory, rest, scan),
+            [Step::Any, rest @ ..] => self.expand_any(directory, rest),
         }
     }
 
-    fn expand_names(
-        &self,
-        directory: &Path,
-        (glob, dotted): (&GlobMatcher, bool),
-        rest: &[Step],
-        scan: &mut Scan,
-    ) {
+    fn expand_any(&mut self, directory: &Path, rest: &[Step]) {
+        let in_place = matches!(rest, [Step::Glob { .. }, ..]);
+        let mut left = vec![directory.to_path_buf()];
+        while let Some(directory) = left.pop() {
+            let listed = self.list(&directory, &mut |own, entry| {
+                let is_below = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                if is_below && !is_dotted(&entry.file_name()) {
+                    left.push(entry.path());
+                }
+                if in_place {
+                    own.enter(entry, rest);
+                }
+            });
+            if !in_place {
+                self.expand(&directory, rest);
+            } else if listed {
+                self.walk.directories.insert(directory);
+            }
+        }
+    }
+
+    /// Reads a directory; returns true where that is possible.
+    fn list(&mut self, directory: &Path, each: &mut dyn FnMut(&mut Self, &DirEntry)) -> bool {
         let entries = match std::fs::read_dir(directory) {
             Ok(entries) => entries,
-            Err(error) => return scan.problem(directory, error),
+            Err(error) => {
+                self.problem(directory, error);
+                return false;
+            }
         };
-        scan.directories.insert(directory.to_path_buf());
         for entry in entries {
-            let entry = match entry {
-                Ok(entry) => entry,
-                Err(error) => return scan.problem(directory, error),
-            };
-            let name = entry.file_name();
-            if !name_matches(glob, dotted, &name) {
-                continue;
-            }
-            if rest.is_empty() {
-                self.look(&entry.path(), scan);
-            } else if is_directory(&entry.path()) {
-                self.expand(&entry.path(), rest, scan);
-            }
-        }
-    }
-
-    fn expand_any(&self, directory: &Path, rest: &[Step], scan: &mut Scan) {
-        let walk = WalkDir::new(directory).follow_root_links(true).into_iter();
-        let visible = |entry: &walkdir::DirEntry| {
-            entry.depth() == 0 || (entry.file_type().is_dir() && !is_dotted(entry.file_name()))
-        };
-        for entry in walk.filter_entry(visible) {
             match entry {
-                Ok(entry) => self.expand(entry.path(), rest, scan),
+                Ok(entry) => each(self, &entry),
                 Err(error) => {
-                    let path = error.path().unwrap_or(directory).to_path_buf();
-                    scan.problem(&path, error.into());
+                    self.problem(directory, error);
+                    break;
                 }
             }
         }
+        true
     }
 
-    fn look(&self, path: &Path, scan: &mut Scan) {
-        if self.excludes(path) {
+    /// Goes on with an entry whose name the first of `steps` may match.
+    fn enter(&mut self, entry: &DirEntry, steps: &[Step]) {
+        let [Step::Glob { glob, dotted }, rest @ ..] = steps else { return };
+        if !name_matches(glob, *dotted, &entry.file_name()) {
             return;
         }
-        match find(path) {
-            Ok(Some(found)) => scan.files.push(found),
-            Ok(None) => {}
-            Err(error) => scan.problem(path, error),
+        let path = entry.path();
+        if rest.is_empty() {
+            // Looked up in its directory, which is open: the way there need not be walked again.
+            self.look(&path, || entry.metadata());
+        } else if is_directory(&path) {
+            self.expand(&path, rest);
         }
     }
-}
 
-impl Scan {
+    fn look(&mut self, path: &Path, own: impl FnOnce() -> io::Result<Metadata>) {
+        if self.patterns.excludes(path) {
+            return;
+        }
+        match own().and_then(|own| resolve(path, own)) {
+            Ok(Some(found)) => (self.found)(found),
+            Ok(None) => {}
+            Err(error) => self.problem(path, error),
+        }
+    }
+
     /// What does not exist is no problem: it may come.
     fn problem(&mut self, path: &Path, error: io::Error) {
-        if error.kind() != io::ErrorKind::NotFound && error.kind() != io::ErrorKind::NotADirectory {
-            self.problems.push((path.to_path_buf(), error));
+        if !is_absence(&error) {
+            self.walk.problems.push((path.to_path_buf(), error));
         }
     }
 }
@@ -211,19 +248,22 @@ impl Exclude {
 /// # Errors
 /// What keeps it from being looked at, such as a directory that may not be searched.
 pub fn find(path: &Path) -> io::Result<Option<Found>> {
-    let looked = std::fs::symlink_metadata(path).and_then(|own| {
-        let linked = own.is_symlink();
-        Ok((if linked { std::fs::metadata(path)? } else { own }, linked))
-    });
-    match looked {
-        Ok((metadata, linked)) if metadata.is_file() => {
-            Ok(Some(Found { path: path.to_path_buf(), facts: Facts::of(&metadata), linked }))
-        }
-        Ok(_) => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(None),
-        Err(error) => Err(error),
+    match std::fs::symlink_metadata(path).and_then(|own| resolve(path, own)) {
+        Err(error) if is_absence(&error) => Ok(None),
+        looked => looked,
     }
+}
+
+/// Returns the file that a path stands for, through a symbolic link too; `own` is said of the path itself.
+fn resolve(path: &Path, own: Metadata) -> io::Result<Option<Found>> {
+    let linked = own.is_symlink();
+    let metadata = if linked { std::fs::metadata(path)? } else { own };
+    let facts = Facts::of(&metadata);
+    Ok(metadata.is_file().then(|| Found { path: path.to_path_buf(), facts, linked }))
+}
+
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 fn is_directory(path: &Path) -> bool {
@@ -392,9 +432,10 @@ mod tests {
         let root = directory.path();
         tree(root, &["srv/one/log/a.log"]);
         fs::create_dir_all(root.join("srv/two/log")).unwrap();
-        let scan = patterns(&[&format!("{}/srv/*/log/*.log", root.display())], &[]).scan();
+        let patterns = patterns(&[&format!("{}/srv/*/log/*.log", root.display())], &[]);
+        let walk = patterns.walk(&mut |_| {});
         for watched in ["srv", "srv/one/log", "srv/two/log"] {
-            assert!(scan.directories.contains(&root.join(watched)), "{watched}");
+            assert!(walk.directories.contains(&root.join(watched)), "{watched}");
         }
     }
 }
