@@ -49,9 +49,10 @@ enum Fate {
 pub struct Ledger {
     flow: Arc<str>,
     stream: Arc<str>,
-    live: BTreeMap<FileKey, File>,
+    /// Boxed, as below: a node of the tree has room for eleven, and holds six where keys ascend.
+    live: BTreeMap<FileKey, Box<File>>,
     /// Rows of files that are not open: restored ones before their `Opened`, and ended ones.
-    known: BTreeMap<FileKey, FileRow>,
+    known: BTreeMap<FileKey, Box<FileRow>>,
     /// The keys of the ended rows in `known`, longest ended first.
     ended: VecDeque<FileKey>,
     changed: BTreeSet<FileKey>,
@@ -89,7 +90,7 @@ impl Ledger {
     /// Takes in a row that the store had at start, before the `Opened` of its file: the books go on
     /// from there.
     pub fn restore(&mut self, row: &FileRow) {
-        self.keep(row.clone());
+        self.keep(Box::new(row.clone()));
     }
 
     /// Notes what reading says of a file.
@@ -167,9 +168,11 @@ impl Ledger {
         let started = if self.announce { vec![Arc::clone(&self.flow)] } else { Vec::new() };
         self.announce = false;
         let changed = std::mem::take(&mut self.changed);
+        let mut files = Vec::with_capacity(changed.len());
+        files.extend(changed.into_iter().filter_map(|key| self.row(key)));
         Some(Commit {
             started,
-            files: changed.into_iter().filter_map(|key| self.row(key)).collect(),
+            files,
             removed: std::mem::take(&mut self.removed).into_iter().collect(),
             dead_letters: std::mem::take(&mut self.letters),
         })
@@ -199,7 +202,7 @@ impl Ledger {
     /// Returns the sums over all files, this run of the agent.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        let in_flight: u64 = self.live.values().map(File::in_flight).sum();
+        let in_flight: u64 = self.live.values().map(|file| file.in_flight()).sum();
         Totals {
             read_bytes: self.settled.settled().saturating_add(in_flight),
             acknowledged_bytes: self.settled.acknowledged,
@@ -231,9 +234,9 @@ impl Ledger {
 
     fn on_opened(&mut self, opened: &Opened) {
         let key = opened.key;
-        self.changed.insert(key);
         self.removed.remove(&key);
         if let Some(file) = self.live.get_mut(&key) {
+            self.changed.insert(key);
             let is_gap = opened.start.offset > file.read_to();
             file.reopen(opened);
             return self.expect(!is_gap, "a file is read on beyond a gap", key);
@@ -247,8 +250,13 @@ impl Ledger {
         // Beyond the restored position, the position stays: the gap is then never settled, and read
         // at the next start rather than lost.
         let position = if is_gap { restored } else { opened.start };
-        let books = row.map_or_else(Books::default, |row| row.books);
-        self.live.insert(key, File::new(opened, position, books));
+        let books = row.as_ref().map_or_else(Books::default, |row| row.books);
+        let file = File::new(opened, position, books);
+        // Most files stand as they stood when the agent stopped: the store need not be told.
+        if row.is_none_or(|row| *row != file.row(key, &self.flow)) {
+            self.changed.insert(key);
+        }
+        self.live.insert(key, Box::new(file));
         self.expect(!is_gap, "a file is read from beyond its position", key);
     }
 
@@ -259,7 +267,7 @@ impl Ledger {
         } else if let Some(row) = self.known.remove(&key) {
             // Of a file that was never opened in this run nothing is in flight.
             self.changed.insert(key);
-            self.end(FileRow { ended: true, ..row });
+            self.end(Box::new(FileRow { ended: true, ..*row }));
         } else {
             self.expect(false, "an unknown file is gone", key);
         }
@@ -309,17 +317,17 @@ impl Ledger {
 
     /// Moves a file that is gone and settled from the table to the rows that are only known.
     fn finish(&mut self, key: FileKey) {
-        if !self.live.get(&key).is_some_and(File::is_finished) {
+        if !self.live.get(&key).is_some_and(|file| file.is_finished()) {
             return;
         }
         if let Some(file) = self.live.remove(&key) {
             self.changed.insert(key);
-            self.end(file.row(key, &self.flow));
+            self.end(Box::new(file.row(key, &self.flow)));
         }
     }
 
     /// Keeps the row of a file that has ended, unless it could never be known again.
-    fn end(&mut self, row: FileRow) {
+    fn end(&mut self, row: Box<FileRow>) {
         if row.identity.fingerprint.len == 0 && row.books == Books::default() {
             self.changed.remove(&row.key);
             self.removed.insert(row.key);
@@ -328,7 +336,7 @@ impl Ledger {
         }
     }
 
-    fn keep(&mut self, row: FileRow) {
+    fn keep(&mut self, row: Box<FileRow>) {
         if row.ended {
             self.ended.push_back(row.key);
         }
@@ -343,7 +351,7 @@ impl Ledger {
     fn row(&self, key: FileKey) -> Option<FileRow> {
         match self.live.get(&key) {
             Some(file) => Some(file.row(key, &self.flow)),
-            None => self.known.get(&key).cloned(),
+            None => self.known.get(&key).map(|row| FileRow::clone(row)),
         }
     }
 
