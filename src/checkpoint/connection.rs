@@ -18,6 +18,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The write-ahead log is cut back to this after a commit that made it longer (large dead letters).
 const JOURNAL_MAX_BYTES: i64 = 16 << 20;
 
+/// Pages of the database kept in memory, in KiB; the system keeps the rest. Rows are written in the
+/// order of their keys, so that ever the same few pages are needed (SQLite's own bound is 2 MB).
+const CACHE_KIB: i64 = 256;
+
 /// Statements kept prepared: all there are.
 const STATEMENTS: usize = 24;
 
@@ -46,6 +50,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, Fault> {
     // Until it is known to be sound and ours, nothing is moved into it, not even on closing.
     set_checkpoint_on_close(&connection, false).map_err(fault("open", path))?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(fault("open", path))?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB).map_err(fault("open", path))?;
     check(&connection, path)?;
     configure(&mut connection).map_err(fault("prepare", path))?;
     set_checkpoint_on_close(&connection, true).map_err(fault("open", path))?;

@@ -4,9 +4,9 @@
 //! written. SQLite checks the shape of its pages and not their content, so a flipped bit in an
 //! offset would be believed, and bytes skipped.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use crc32fast::Hasher;
@@ -79,24 +79,34 @@ pub(super) fn insert(connection: &Connection, row: &FileRow, now: u64) -> rusqli
 
 /// Reads all rows. An error is returned beside what was read before it.
 pub(super) fn walk(connection: &Connection, walk: Walk) -> (Found, rusqlite::Result<()>) {
+    let mut found = Found::default();
+    let Found { rows, broken } = &mut found;
+    let result = each(connection, walk, &mut |row| rows.push(row), broken);
+    (found, result)
+}
+
+/// Hands each row whose seal is whole to `whole`, and notes the keys of the `broken` ones.
+///
+/// # Errors
+/// SQLite's, after what was read before it.
+pub(super) fn each(
+    connection: &Connection,
+    walk: Walk,
+    whole: &mut dyn FnMut(FileRow),
+    broken: &mut Vec<FileKey>,
+) -> rusqlite::Result<()> {
     let order = match walk {
         Walk::Up => "ASC",
         Walk::Down => "DESC",
     };
-    let mut found = Found::default();
-    let result = collect(connection, &format!("{SELECT} ORDER BY key {order}"), &mut found);
-    (found, result)
-}
-
-fn collect(connection: &Connection, query: &str, found: &mut Found) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare(query)?;
+    let mut statement = connection.prepare(&format!("{SELECT} ORDER BY key {order}"))?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let key: i64 = row.get(0)?;
         // A value of another type than was written is damage like any other.
         match decode(row) {
-            Ok((row, seal)) if seal == self::seal(&row) => found.rows.push(row),
-            _ => found.broken.push(FileKey(key.cast_unsigned())),
+            Ok((row, seal)) if seal == self::seal(&row) => whole(row),
+            _ => broken.push(FileKey(key.cast_unsigned())),
         }
     }
     Ok(())
@@ -105,13 +115,17 @@ fn collect(connection: &Connection, query: &str, found: &mut Found) -> rusqlite:
 fn decode(row: &Row<'_>) -> rusqlite::Result<(FileRow, u32)> {
     let number = |column: usize| row.get::<_, i64>(column).map(i64::cast_unsigned);
     let path = |column: usize| -> rusqlite::Result<Arc<Path>> {
-        Ok(Arc::from(PathBuf::from(OsString::from_vec(row.get(column)?))))
+        Ok(Arc::from(Path::new(OsStr::from_bytes(row.get_ref(column)?.as_blob()?))))
     };
+    let own = path(2)?;
+    // Most files are where they were first found: one path serves for both.
+    let is_moved = row.get_ref(3)?.as_blob()? != own.as_os_str().as_bytes();
+    let origin = if is_moved { path(3)? } else { Arc::clone(&own) };
     let file = FileRow {
         key: FileKey(number(0)?),
         flow: row.get(1)?,
-        path: path(2)?,
-        origin: path(3)?,
+        path: own,
+        origin,
         identity: Identity {
             device: number(4)?,
             inode: number(5)?,

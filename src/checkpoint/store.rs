@@ -96,9 +96,15 @@ impl Store {
     /// # Errors
     /// [`Error::Database`] where they cannot be read.
     pub fn load(&self, flow: &str) -> Result<Vec<FileRow>, Error> {
-        let (found, result) = rows::walk(&self.connection, Walk::Up);
-        result.map_err(database_error("read", &self.path))?;
-        Ok(found.rows.into_iter().filter(|row| &*row.flow == flow).collect())
+        let mut found = Vec::new();
+        let mut own = |row: FileRow| {
+            if &*row.flow == flow {
+                found.push(row);
+            }
+        };
+        rows::each(&self.connection, Walk::Up, &mut own, &mut Vec::new())
+            .map_err(database_error("read", &self.path))?;
+        Ok(found)
     }
 
     /// Returns true where a flow of this name has never started in this state directory: only then
@@ -208,23 +214,24 @@ pub(super) fn find_letter(
 /// Opens the database, removes rows whose seal is broken, and reserves keys.
 fn open_checked(path: &Path) -> Result<(Connection, KeyAllocator), Fault> {
     let mut connection = connection::open(path)?;
-    let (found, result) = rows::walk(&connection, Walk::Up);
-    result.map_err(fault("read", path))?;
+    let (mut highest, mut broken) = (None, Vec::new());
+    rows::each(&connection, Walk::Up, &mut |row| highest = Some(row.key), &mut broken)
+        .map_err(fault("read", path))?;
     let reserved = schema::fact(&connection, schema::NEXT_KEY).map_err(fault("read", path))?;
-    if let Some(key) = found.broken.first() {
+    if let Some(key) = broken.first() {
         tracing::error!(
-            database = %path.display(), rows = found.broken.len(), first = %key,
+            database = %path.display(), rows = broken.len(), first = %key,
             "positions in the checkpoint database are damaged; their files are read again from \
              their beginning"
         );
     }
-    let is_damaged = reserved.is_none() || !found.broken.is_empty();
+    let is_damaged = reserved.is_none() || !broken.is_empty();
     let next = reserved.unwrap_or_else(|| unix_now().saturating_mul(BLOCK));
-    let next = found.rows.iter().fold(next, |next, row| next.max(row.key.0.saturating_add(1)));
+    let next = highest.map_or(next, |key| next.max(key.0.saturating_add(1)));
     let limit = next.saturating_add(BLOCK);
     let write = |connection: &mut Connection| -> rusqlite::Result<()> {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        for key in &found.broken {
+        for key in &broken {
             transaction.execute("DELETE FROM files WHERE key = ?1", [key.0.cast_signed()])?;
         }
         if is_damaged {
