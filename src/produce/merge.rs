@@ -108,7 +108,7 @@ struct File {
     /// Its partition key, where lines or the flow have no other.
     key: Arc<str>,
     /// The line that the last chunk broke off in.
-    long: Option<LongLine>,
+    long: Option<Box<LongLine>>,
     /// The group that is open.
     group: Group,
 }
@@ -121,7 +121,7 @@ pub struct Merger {
     grouping: Option<Grouping>,
     records: Records,
     /// Files that are followed. What is held of them in open records needs no entry here.
-    files: BTreeMap<FileKey, File>,
+    files: BTreeMap<FileKey, Box<File>>,
     /// Bytes of long lines and groups.
     held: usize,
     /// The most bytes to hold in all.
@@ -163,8 +163,7 @@ impl Merger {
     pub fn on_tick(&mut self, now: Instant, out: &mut Vec<Output>) {
         let due = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
         let late: Vec<_> = self
-            .files
-            .iter()
+            .grouped()
             .filter(|(_, file)| due(self.group_deadline(file)))
             .map(|(&key, _)| key)
             .collect();
@@ -177,7 +176,7 @@ impl Merger {
     /// Returns when [`on_tick`](Self::on_tick) next has something to do.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        let groups = self.files.values().filter_map(|file| self.group_deadline(file)).min();
+        let groups = self.grouped().filter_map(|(_, file)| self.group_deadline(file)).min();
         groups.into_iter().chain(self.record_deadline()).min()
     }
 
@@ -196,6 +195,11 @@ impl Merger {
         self.records.open.held().saturating_add(self.held)
     }
 
+    /// Returns the files that may hold a group: none where lines are not grouped, however many there are.
+    fn grouped(&self) -> impl Iterator<Item = (&FileKey, &Box<File>)> {
+        self.grouping.iter().flat_map(|_| &self.files)
+    }
+
     fn group_deadline(&self, file: &File) -> Option<Instant> {
         self.grouping.as_ref().and_then(|grouping| grouping.deadline(&file.group))
     }
@@ -209,7 +213,7 @@ impl Merger {
             FileEvent::Opened(opened) => {
                 let key = file_key(&self.host, &opened.origin);
                 let file = File { key, long: None, group: Group::default() };
-                self.files.entry(opened.key).or_insert(file);
+                self.files.entry(opened.key).or_insert(Box::new(file));
             }
             FileEvent::Closed { key, .. } => {
                 self.with_file(*key, out, Self::end_file);
@@ -224,10 +228,9 @@ impl Merger {
         let key = chunk.span.file;
         // Reading tells of a file before its chunks. Should it not, its bytes are not lost.
         let host = &self.host;
-        self.files.entry(key).or_insert_with(|| File {
-            key: file_key(host, Path::new(&key.to_string())),
-            long: None,
-            group: Group::default(),
+        self.files.entry(key).or_insert_with(|| {
+            let key = file_key(host, Path::new(&key.to_string()));
+            Box::new(File { key, long: None, group: Group::default() })
         });
         self.with_file(key, out, |merger, file, out| {
             merger.on_lines(file, chunk, out);
@@ -351,7 +354,7 @@ impl Merger {
             self.end_long(file, out);
         }
         let mut long = match file.long.take() {
-            None => LongLine::of(&unit),
+            None => Box::new(LongLine::of(&unit)),
             Some(mut long) => {
                 long.extend(&unit);
                 long
@@ -375,7 +378,7 @@ impl Merger {
             self.close_group(file, out);
         }
         let key = self.keying.fallback(&file.key);
-        if let Some(whole) = self.records.finish(long, &key, out) {
+        if let Some(whole) = self.records.finish(*long, &key, out) {
             let (bytes, run, read_at) = whole.into_parts();
             if bytes.is_empty() {
                 return;
