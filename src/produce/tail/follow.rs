@@ -187,7 +187,7 @@ impl Tailer {
     /// Returns the followed file that `candidate` may be a copy of, by what is remembered of it: it
     /// may have been truncated already.
     fn suspect(&self, candidate: &Candidate) -> Option<FileKey> {
-        let may_be = |file: &&Box<TailedFile>| {
+        let may_be = |file: &&TailedFile| {
             let width = file.prefix.len().min(candidate.head.len());
             let known = file.identity.fingerprint;
             if file.prefix.get(..width) != candidate.head.get(..width) {
@@ -200,7 +200,7 @@ impl Tailer {
                 head.is_none_or(|head| head.is_ok_and(|head| may_be_copy(&candidate.head, &head)))
             }
         };
-        self.files.values().find(may_be).map(|file| file.key)
+        self.files.values().map(|file| &**file).find(may_be).map(|file| file.key)
     }
 
     /// Follows a file that is not known.
@@ -262,9 +262,9 @@ impl Tailer {
         self.files.insert(key, Box::new(file));
         self.set_name(key, Name::found(candidate.linked));
         if has_unread {
-            self.enqueue(key)
+            self.enqueue(key);
         } else {
-            self.rest(key)
+            self.rest(key);
         }
         self.opened_one();
         if self.open > self.flow.tail.open_files
