@@ -156,9 +156,8 @@ impl Caller {
             let ca = options.ca.as_deref().context("https needs --ca FILE")?;
             let mut roots = rustls::RootCertStore::empty();
             roots.add(CertificateDer::from_pem_file(ca)?)?;
-            let config = rustls::ClientConfig::builder()
-                .with_root_certificates(roots)
-                .with_no_client_auth();
+            let config =
+                rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
             let name = options.host.rsplit_once(':').context("a port")?.0.to_owned();
             let client =
                 rustls::ClientConnection::new(Arc::new(config), ServerName::try_from(name)?)?;
