@@ -3,8 +3,12 @@
 //! Invariant: `data` holds exactly the lines of `runs`, in order, in the format of the flow, and
 //! `data.len() + partition_key.len()` is within the stream's record limit.
 
+pub mod compression;
 pub mod json_array;
+pub mod kpl;
 pub mod lines;
+pub mod origin;
+pub mod split;
 
 use std::sync::Arc;
 
