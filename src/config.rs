@@ -203,6 +203,9 @@ impl Merge {
 pub enum Format {
     /// Lines that are JSON, as one JSON array.
     JsonArray,
+    /// User records of the Kinesis Producer Library's aggregated format, with tags that say where
+    /// they come from.
+    Kpl,
     /// Whole lines joined by a delimiter. With `"\n"` the record is an exact slice of the file.
     Lines {
         /// The bytes between two lines.

@@ -103,6 +103,7 @@ fn records(flow: &Produce) -> String {
     let unit = if flow.multiline.is_some() { "group" } else { "line" };
     let joined = match &merge.format {
         Format::JsonArray => format!("whole {unit}s as a JSON array"),
+        Format::Kpl => format!("whole {unit}s as user records of KPL aggregates"),
         Format::Lines { delimiter } => {
             format!("whole {unit}s joined by \"{}\"", delimiter.escape_ascii())
         }

@@ -79,7 +79,7 @@ produce:
   - name: a b
     files: [a.log]
     stream: s
-    merge: { max_lines: 0, max_bytes: 20 MiB, format: kpl }
+    merge: { max_lines: 0, max_bytes: 20 MiB, format: xml }
   - files: []
     start_at: now
 metrics: { listen: here }

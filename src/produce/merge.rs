@@ -17,6 +17,7 @@
 //! limit goes by `on_oversize`, in pieces that follow each other under one key: the flow's or the
 //! file's, because where keys are found in lines such a line is not looked through.
 
+mod aggregate;
 mod fill;
 mod key;
 mod long_line;
@@ -214,10 +215,16 @@ impl Merger {
                 let key = file_key(&self.host, &opened.origin);
                 let file = File { key, long: None, group: Group::default() };
                 self.files.entry(opened.key).or_insert(Box::new(file));
+                if let Layout::Aggregated(aggregation) = &mut self.records.layout {
+                    aggregation.opened(&self.host, opened);
+                }
             }
             FileEvent::Closed { key, .. } => {
                 self.with_file(*key, out, Self::end_file);
                 self.files.remove(key);
+                if let Layout::Aggregated(aggregation) = &mut self.records.layout {
+                    aggregation.closed(*key);
+                }
             }
             FileEvent::Lost { .. } | FileEvent::Moved { .. } | FileEvent::Seen { .. } => {}
         }

@@ -31,6 +31,13 @@ pub fn element(line: &[u8], into: &mut Vec<u8>) -> bool {
     written
 }
 
+/// Appends the array of one element.
+pub fn alone(element: &[u8], into: &mut Vec<u8>) {
+    into.push(b'[');
+    into.extend_from_slice(element);
+    into.push(b']');
+}
+
 /// Data that is not a JSON array in UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a JSON array: unexpected byte or end at {at}")]

@@ -285,3 +285,42 @@ fn lines_that_belong_together_stay_together() {
     assert_eq!(records, groups);
     stop(agent);
 }
+
+/// Every line is a user record of an aggregate whose one key is the outer record's, and a reader
+/// knows of each where it stood.
+#[test]
+fn aggregates_hold_the_lines_and_say_where_they_stood() {
+    use kinetail::record::kpl;
+    use kinetail::record::split::{By, Splitter};
+
+    for (seed, key) in [(75, "file"), (76, "host"), (77, "random")] {
+        let settings = Settings {
+            merge: "format: kpl, max_age: 1 min",
+            key,
+            ship: "request_records: 500",
+            tail: "buffer: 8 MiB",
+            ..Settings::default()
+        };
+        let scene = Scene::new(seed, &settings, Script::healthy());
+        drop(scene.write(0, 10_000));
+        let file = std::fs::read(scene.log(0)).unwrap();
+        once(&scene);
+        let mut records = scene.endpoint.accepted();
+        let mut splitter = Splitter::new(By::Content);
+        for record in &mut records {
+            let aggregate = kpl::decode(&record.data).unwrap();
+            assert!(aggregate.records().all(|user| user.partition_key == record.key.as_bytes()));
+            let pieces = splitter.split(&record.data);
+            let origin = pieces[0].origin.clone().unwrap();
+            assert_eq!(origin.source.path, scene.log(0));
+            let lines: Vec<u8> = pieces.iter().flat_map(|piece| piece.data.to_vec()).collect();
+            let at = usize::try_from(origin.offset).unwrap();
+            assert!(file[at..].starts_with(&lines), "{key}: the bytes that stand at {at}");
+            record.data = lines.into();
+        }
+        let found = splitter.found();
+        assert_eq!((found.kpl, found.unsplit), (records.len() as u64, 0));
+        let order = if key == "random" { Order::Any } else { Order::WithinFile };
+        scene.oracle.verify(&records, &Layout::Slices, order).assert_exactly_once();
+    }
+}

@@ -47,8 +47,7 @@ pub(super) fn merge(slot: Slot<'_>, mistakes: &mut Mistakes) -> Option<(Merge, F
 
 fn format(block: &Block<'_>, mistakes: &mut Mistakes) -> Format {
     let format = block.field("format", "lines", |slot| {
-        let known = [("lines", "lines"), ("json_array", "json_array"), ("none", "none")];
-        unless_absent(slot, &["kpl"], mistakes)?;
+        let known = ["lines", "kpl", "json_array", "none"].map(|word| (word, word));
         slot.choice(&known, mistakes)
     });
     if format.value == "lines" {
@@ -60,7 +59,11 @@ fn format(block: &Block<'_>, mistakes: &mut Mistakes) -> Format {
         let what = format!("has no meaning with `format: {}`", format.value);
         slot.tell(&what, "remove it, or write `format: lines`", mistakes);
     }
-    if format.value == "json_array" { Format::JsonArray } else { Format::None }
+    match format.value {
+        "json_array" => Format::JsonArray,
+        "kpl" => Format::Kpl,
+        _ => Format::None,
+    }
 }
 
 fn delimiter(slot: Slot<'_>, mistakes: &mut Mistakes) -> Option<Vec<u8>> {

@@ -18,19 +18,23 @@ use bytes::Bytes;
 use memchr::{memchr, memchr_iter, memrchr};
 use smallvec::smallvec;
 
-use super::key::Key;
+use super::key::{DIGITS, Key};
 use super::long_line::{LongLine, Part};
 use super::open::{Open, OpenRecords, note};
-use super::unit::{Layout, Unit, count, lines};
+use super::unit::{Beside, Layout, Unit, count, lines};
 use super::{Output, RecordLimit};
 use crate::config::{OnOversize, Produce};
 use crate::position::Run;
 use crate::produce::tail::Chunk;
-use crate::record::Record;
+use crate::record::{Record, json_array};
 
 /// The most records open at a time: keys taken from lines may be as many as users, and each open
 /// record costs memory. The oldest is sent first.
 pub(super) const OPEN_RECORDS: usize = 1024;
+
+/// A key as long as random ones are.
+const RANDOM: &str = "0000000000000000";
+const _: () = assert!(RANDOM.len() == DIGITS, "as long as those drawn");
 
 /// A flow's records in the making.
 #[derive(Debug)]
@@ -62,7 +66,13 @@ impl Records {
 
     /// Returns how long the data of a record under `key` may be, by the stream's limit.
     pub(super) fn most(&self, key: &Key<'_>) -> usize {
-        self.limit.get().saturating_sub(key.len()).max(1)
+        self.most_beside(key.len())
+    }
+
+    /// Returns how long a lone line under a key of `key` bytes may be.
+    fn most_beside(&self, key: usize) -> usize {
+        let around = key.saturating_add(self.layout.envelope(key));
+        self.limit.get().saturating_sub(around).max(1)
     }
 
     /// Returns how long the merged data of a record under `key` may be.
@@ -174,7 +184,8 @@ impl Records {
         if content.len() > self.most(fallback) {
             let mut line = LongLine::of(unit);
             self.shed(&mut line, fallback, out);
-            return line.rest(&self.layout, &mut |part| out.push(sent(part)));
+            let layout = &self.layout;
+            return line.rest(layout, &mut |part| out.push(sent(layout, part)));
         }
         if content.len() > self.most(key) {
             return self.emit_alone(fallback, unit, unit.keep(content), out);
@@ -192,7 +203,7 @@ impl Records {
         let mut added = self.add_element(key.slot(), element, unit, room);
         if added.is_none() {
             self.close(key.slot(), out);
-            let length = self.layout.length(&[], element, true);
+            let length = self.length_alone(key, element, unit);
             if length.is_none_or(|length| length > room) {
                 return self.emit_long(key, element, unit, out);
             }
@@ -224,9 +235,9 @@ impl Records {
     ) -> Option<usize> {
         let layout = &self.layout;
         let added = self.open.change(slot, |open| {
-            let first = open.units == 0;
-            layout.length(&open.body, element, first).filter(|&length| length <= room)?;
-            layout.join(&mut open.body, element, first);
+            let beside = Beside { key: &open.key, body: &open.body, runs: &open.runs };
+            layout.length(beside, element, unit.run).filter(|&length| length <= room)?;
+            layout.join(open, element, unit.run);
             open.units = open.units.saturating_add(1);
             open.note(unit.run, unit.read_at);
             Some(open.units)
@@ -234,17 +245,23 @@ impl Records {
         added.flatten()
     }
 
+    /// Returns the length of a record of an element alone.
+    fn length_alone(&self, key: &Key<'_>, element: &[u8], unit: &Unit<'_>) -> Option<usize> {
+        // A random key is not drawn yet, and as long as any.
+        let key = if matches!(key, Key::Random) { RANDOM } else { key.slot() };
+        self.layout.length(Beside { key, body: &[], runs: &[] }, element, unit.run)
+    }
+
     /// Emits a unit that is longer than `max_bytes` and within the record limit: encoded if that
     /// is within the limit too, else as it stands in the file.
     fn emit_long(&mut self, key: &Key<'_>, element: &[u8], unit: &Unit<'_>, out: &mut Vec<Output>) {
         let content = self.layout.content(unit.bytes);
-        let length = self.layout.length(&[], element, true);
+        let length = self.length_alone(key, element, unit);
         let data = if matches!(self.layout, Layout::JsonArray)
             && length.is_some_and(|length| length <= self.most(key))
         {
             let mut body = Vec::with_capacity(length.unwrap_or_default());
-            self.layout.join(&mut body, element, true);
-            self.layout.end(&mut body);
+            json_array::alone(element, &mut body);
             Bytes::from(body)
         } else {
             unit.keep(content)
@@ -256,6 +273,7 @@ impl Records {
     fn emit_alone(&mut self, key: &Key<'_>, unit: &Unit<'_>, data: Bytes, out: &mut Vec<Output>) {
         self.close(key.slot(), out);
         let (partition_key, ordered) = self.draw(key);
+        let data = self.layout.alone(&partition_key, data, unit.run);
         let runs = smallvec![unit.run];
         out.push(Output::Record(Record { partition_key, ordered, data, runs }));
     }
@@ -270,8 +288,10 @@ impl Records {
         // again only if they arrive in order.
         let drawn = line.key().map_or_else(|| key.draw(&mut self.rng), Arc::clone);
         self.close(key.slot(), out);
-        let most = self.limit.get().saturating_sub(drawn.len()).max(1);
-        line.shed(self.on_oversize, &drawn, (&self.layout, most), &mut |part| out.push(sent(part)));
+        let (layout, most) = (&self.layout, self.most_beside(drawn.len()));
+        line.shed(self.on_oversize, &drawn, (layout, most), &mut |part| {
+            out.push(sent(layout, part));
+        });
     }
 
     /// Returns true where a long line is, or has been, longer than a record under `key` may be.
@@ -290,7 +310,8 @@ impl Records {
         if !line.is_shed() {
             return Some(line);
         }
-        line.rest(&self.layout, &mut |part| out.push(sent(part)));
+        let layout = &self.layout;
+        line.rest(layout, &mut |part| out.push(sent(layout, part)));
         None
     }
 
@@ -298,7 +319,8 @@ impl Records {
     pub(super) fn release(&mut self, line: &mut LongLine, key: &Key<'_>, out: &mut Vec<Output>) {
         let drawn = line.key().map_or_else(|| key.draw(&mut self.rng), Arc::clone);
         self.close(key.slot(), out);
-        line.release(&drawn, &mut |part| out.push(sent(part)));
+        let layout = &self.layout;
+        line.release(&drawn, &mut |part| out.push(sent(layout, part)));
     }
 
     /// Emits the open record of a slot.
@@ -322,7 +344,7 @@ impl Records {
         if body.capacity() / 2 > body.len() {
             body.shrink_to_fit();
         }
-        let ordered = !slot.is_empty();
+        let ordered = self.keeps_key() || !slot.is_empty();
         out.push(Output::Record(Record { partition_key: key, ordered, data: body.into(), runs }));
     }
 
@@ -331,16 +353,23 @@ impl Records {
         self.open.begin(key.slot(), drawn, read_at)
     }
 
+    /// Returns true where a record cannot be sent again under another key, as one out of order may:
+    /// an aggregate names its key inside too.
+    fn keeps_key(&self) -> bool {
+        matches!(self.layout, Layout::Aggregated(_))
+    }
+
     fn draw(&mut self, key: &Key<'_>) -> (Arc<str>, bool) {
-        (key.draw(&mut self.rng), !matches!(key, Key::Random))
+        (key.draw(&mut self.rng), self.keeps_key() || !matches!(key, Key::Random))
     }
 }
 
 /// Makes the output of a part of a line over the limit.
-fn sent(part: Part) -> Output {
+fn sent(layout: &Layout, part: Part) -> Output {
     match part {
         Part::Skipped(run) => Output::Skipped(run),
         Part::Sent { key, data, run } => {
+            let data = layout.alone(&key, data, run);
             let mut runs = smallvec![];
             note(&mut runs, run);
             Output::Record(Record { partition_key: key, ordered: true, data, runs })

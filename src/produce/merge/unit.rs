@@ -8,6 +8,7 @@
 //!  lines "#-#"     a #-# b                a        contains the delimiter
 //!  json_array      [ a , "b" ]            a        not UTF-8, or too long once it is quoted
 //!  none                                   a
+//!  kpl             magic user records md5 the same, of one user record
 //! ```
 
 use std::ops::Range;
@@ -16,9 +17,12 @@ use std::time::Instant;
 use bytes::Bytes;
 use memchr::memchr_iter;
 
+use super::aggregate::Aggregation;
+use super::open::Open;
 use crate::config::Format;
 use crate::position::{Mark, Run, Span};
 use crate::record::json_array;
+use crate::record::kpl;
 use crate::record::lines::Delimiter;
 
 /// One line or one group, as it stands in its file, newlines included.
@@ -70,9 +74,22 @@ pub(super) fn cut(run: Run, bytes: &[u8], at: usize) -> (Run, Run) {
     )
 }
 
+/// What stands in a record before something is added.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Beside<'a> {
+    /// Its key, or one as long.
+    pub(super) key: &'a str,
+    /// Its data.
+    pub(super) body: &'a [u8],
+    /// Where that comes from; empty where nothing is in it yet.
+    pub(super) runs: &'a [Run],
+}
+
 /// The wire format of a flow, made ready once.
 #[derive(Debug)]
 pub(super) enum Layout {
+    /// User records of an aggregate.
+    Aggregated(Aggregation),
     /// Lines joined by a delimiter.
     Delimited(Box<Delimiter>),
     /// Elements of a JSON array.
@@ -87,6 +104,7 @@ impl Layout {
     pub(super) fn new(format: &Format) -> Self {
         match format {
             Format::JsonArray => Self::JsonArray,
+            Format::Kpl => Self::Aggregated(Aggregation::default()),
             Format::Lines { delimiter } if delimiter == b"\n" => Self::Verbatim,
             Format::Lines { delimiter } => Self::Delimited(Box::new(Delimiter::new(delimiter))),
             Format::None => Self::Single,
@@ -96,7 +114,7 @@ impl Layout {
     /// Returns what of a line is sent: all of it, or all but its newline.
     pub(super) fn content<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         match self {
-            Self::Verbatim => bytes,
+            Self::Aggregated(_) | Self::Verbatim => bytes,
             _ => bytes.strip_suffix(b"\n").unwrap_or(bytes),
         }
     }
@@ -108,7 +126,7 @@ impl Layout {
         scratch: &'a mut Vec<u8>,
     ) -> Option<&'a [u8]> {
         match self {
-            Self::Verbatim => Some(content),
+            Self::Aggregated(_) | Self::Verbatim => Some(content),
             Self::Delimited(delimiter) => delimiter.may_follow(content).then_some(content),
             Self::Single => None,
             Self::JsonArray => {
@@ -118,12 +136,14 @@ impl Layout {
         }
     }
 
-    /// Returns the length of a record's data with `element` added to `body`, as the `first` or
-    /// after others; `None` where it cannot be added: after the last line of a file that lacks its
+    /// Returns the length of a record's data with `element` added to it; `None` where it cannot be added: after the last line of a file that lacks its
     /// newline, another line would become part of it, and a newline that no file holds is not
     /// invented.
-    pub(super) fn length(&self, body: &[u8], element: &[u8], first: bool) -> Option<usize> {
+    pub(super) fn length(&self, open: Beside<'_>, element: &[u8], run: Run) -> Option<usize> {
+        let Beside { key, body, runs } = open;
+        let first = runs.is_empty();
         let around = match self {
+            Self::Aggregated(aggregation) => aggregation.around(key, runs, element.len(), run),
             Self::Delimited(_) if first => 0,
             Self::Delimited(delimiter) => delimiter.as_bytes().len(),
             Self::JsonArray => 2,
@@ -133,9 +153,14 @@ impl Layout {
         Some(body.len().saturating_add(element.len()).saturating_add(around))
     }
 
-    /// Adds `element` to `body`, the `first` or after others.
-    pub(super) fn join(&self, body: &mut Vec<u8>, element: &[u8], first: bool) {
+    /// Adds `element`, the bytes of `run`, to a record.
+    pub(super) fn join(&self, open: &mut Open, element: &[u8], run: Run) {
+        let first = open.runs.is_empty();
+        let body = &mut open.body;
         match self {
+            Self::Aggregated(aggregation) => {
+                return aggregation.push(&open.key, body, &open.runs, element, run);
+            }
             Self::Delimited(_) if first => {}
             Self::Delimited(delimiter) => body.extend_from_slice(delimiter.as_bytes()),
             Self::JsonArray => body.push(if first { b'[' } else { b',' }),
@@ -146,8 +171,27 @@ impl Layout {
 
     /// Ends a record's data.
     pub(super) fn end(&self, body: &mut Vec<u8>) {
-        if matches!(self, Self::JsonArray) {
-            body.push(b']');
+        match self {
+            Self::Aggregated(_) => kpl::end(body),
+            Self::JsonArray => body.push(b']'),
+            _ => {}
+        }
+    }
+
+    /// Returns the data of a record in which `data`, the bytes of `run`, is alone.
+    pub(super) fn alone(&self, key: &str, data: Bytes, run: Run) -> Bytes {
+        let Self::Aggregated(aggregation) = self else { return data };
+        let mut body = Vec::new();
+        aggregation.push(key, &mut body, &[], &data, run);
+        self.end(&mut body);
+        body.into()
+    }
+
+    /// Returns the bytes, at most, that a record under a key of `key` bytes has beside a lone line.
+    pub(super) fn envelope(&self, key: usize) -> usize {
+        match self {
+            Self::Aggregated(_) => Aggregation::envelope(key),
+            _ => 0,
         }
     }
 }

@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::record::{json_array, lines};
+use crate::record::split::{By, Splitter};
+use crate::record::{json_array, kpl, lines};
 
 /// The inputs of one history.
 #[derive(Clone, Debug)]
@@ -111,6 +112,7 @@ fn any_format() -> impl Strategy<Value = Format> {
         Just(lines_by("#-#")),
         Just(lines_by("#")),
         Just(Format::JsonArray),
+        Just(Format::Kpl),
         Just(Format::None),
     ]
 }
@@ -131,7 +133,12 @@ fn any_history() -> impl Strategy<Value = History> {
     );
     (any_format(), 0_u8..5, limits, on_oversize, prop::bool::weighted(0.3), input).prop_map(
         |(format, partition_key, limits, on_oversize, multiline, (files, sizes, ticks))| {
-            let (max_lines, max_bytes, limit, buffer) = limits;
+            let (max_lines, mut max_bytes, mut limit, buffer) = limits;
+            if format == Format::Kpl {
+                // Beside short lines, tags and headers count; the limit has room for the longest.
+                max_bytes += 150;
+                limit += aggregate::Aggregation::envelope(256);
+            }
             History {
                 format,
                 partition_key,
@@ -206,6 +213,7 @@ fn assert_decodes(history: &History, record: &Record) {
     match &history.format {
         Format::Lines { delimiter } if delimiter == b"\n" => assert_eq!(record.data, source),
         Format::None => assert_eq!(record.data, bare),
+        Format::Kpl => assert_aggregates(record, &source),
         _ if raw && record.data == bare => {}
         _ if history.multiline => {}
         Format::Lines { delimiter } => {
@@ -221,6 +229,23 @@ fn assert_decodes(history: &History, record: &Record) {
             }
         }
     }
+}
+
+/// Asserts that an aggregate holds the source, under the outer key, and says where each run begins.
+fn assert_aggregates(record: &Record, source: &[u8]) {
+    let aggregate = kpl::decode(&record.data).unwrap();
+    for user in aggregate.records() {
+        assert_eq!(user.partition_key, record.partition_key.as_bytes());
+        assert_eq!(user.explicit_hash_key, None);
+    }
+    assert!(record.ordered, "sent again under another key, it would not be its own any more");
+    let pieces = Splitter::new(By::Kpl).split(&record.data);
+    let joined: Vec<u8> = pieces.iter().flat_map(|piece| piece.data.to_vec()).collect();
+    assert_eq!(joined, source);
+    let origins = pieces.iter().filter_map(|piece| piece.origin.as_ref());
+    let said: Vec<_> = origins.map(|o| (FileKey(o.source.generation), o.offset)).collect();
+    let runs: Vec<_> = record.runs.iter().map(|run| (run.span.file, run.span.start)).collect();
+    assert_eq!(said, runs);
 }
 
 proptest! {
@@ -260,7 +285,14 @@ proptest! {
 
 #[test]
 fn a_backlog_fills_records_to_98_percent() {
-    let mut flow = flow(lines_by("\n"));
+    let slices = |record: &Record| record.data.to_vec();
+    backlog(lines_by("\n"), slices);
+    let pieces = |record: &Record| Splitter::new(By::Kpl).split(&record.data);
+    backlog(Format::Kpl, |record| pieces(record).iter().flat_map(|p| p.data.to_vec()).collect());
+}
+
+fn backlog(format: Format, decode: impl Fn(&Record) -> Vec<u8>) {
+    let mut flow = flow(format);
     flow.merge.max_bytes = 25_000;
     flow.partition_key = PartitionKey::File;
     let mut rng = fastrand::Rng::with_seed(20);
@@ -274,6 +306,6 @@ fn a_backlog_fills_records_to_98_percent() {
     let size: usize = records.iter().map(|record| record.size()).sum();
     let room = records.len() * 25_000;
     assert!(size * 100 >= room * 98, "{size} of {room} bytes");
-    let joined: Vec<u8> = records.iter().flat_map(|record| record.data.iter().copied()).collect();
+    let joined: Vec<u8> = records.iter().flat_map(|record| decode(record)).collect();
     assert!(joined == bytes, "the records are the file");
 }
