@@ -38,10 +38,11 @@ use self::tail::tailer::{Surroundings, Tailer};
 use self::tail::wake::Wake;
 use self::tail::{FileEvent, TailStatus};
 use crate::checkpoint::{FileRow, KeyAllocator, Writer};
-use crate::config::Produce;
+use crate::config::{Format, Produce};
 use crate::position::Run;
 use crate::status::FlowStatus;
 use crate::stream::Stream;
+use crate::stream::aggregating::Aggregating;
 
 /// Chunks between reading and merging: enough that neither waits for the other, and each holds at
 /// most one block of the flow's budget.
@@ -159,7 +160,9 @@ impl Flow {
         let shipper =
             Shipper::new(start.flow.ship.clone(), start.flow.merge.joins(), fastrand::Rng::new());
         let mut sink = Books { shared: Arc::clone(&shared) };
-        let stream = Arc::clone(&start.stream);
+        let aggregates = start.flow.merge.format == Format::Kpl;
+        let stream = Arc::new(Aggregating::new(start.stream, aggregates));
+        let told = Arc::clone(&stream);
         let span = tracing::info_span!("flow", name = &*start.flow.name);
         let shipping = async move {
             let stopped = async move {
@@ -174,7 +177,7 @@ impl Flow {
         let (stop_committing, stop) = oneshot::channel();
         let interval = start.checkpoint_interval;
         let committing = tokio::spawn(commit_regularly(Arc::clone(&shared), interval, stop));
-        let describing = describe_regularly(start.stream, limit, start.flow.stream);
+        let describing = describe_regularly(told, limit, start.flow.stream);
         Ok(Self {
             shared,
             threads,

@@ -3,6 +3,7 @@
 //! Invariant: what a call did is an [`Outcome`], never an exception: in particular "no answer" is a
 //! value of its own ([`Outcome::Unknown`]), because the records may have been stored all the same.
 
+pub mod aggregating;
 pub mod kinesis;
 
 use std::sync::Arc;
@@ -27,6 +28,15 @@ pub struct Description {
     pub arn: Option<String>,
     /// `NONE` or `KMS`.
     pub encryption: Option<String>,
+}
+
+impl Description {
+    /// Returns true where the stream spreads records over its shards by itself, whatever their
+    /// partition keys (`AUTO`, on-demand streams only): it does not support KPL aggregation.
+    #[must_use]
+    pub fn spreads_by_itself(&self) -> bool {
+        self.distribution.as_deref() == Some("AUTO")
+    }
 }
 
 /// One entry of a PutRecords call: cheap to clone, the bytes are shared.
@@ -70,6 +80,8 @@ pub enum Trouble {
     Access,
     /// No credentials, expired or refused ones, or a clock too wrong to sign with.
     Credentials,
+    /// The stream does not take records in the flow's format.
+    Format,
     /// The KMS key of the stream cannot be used.
     Key,
     /// The stream does not exist, or is not active.

@@ -11,8 +11,9 @@ use tokio::runtime;
 use super::exit::{Exit, ExitWith, Failure};
 use super::figures::{bytes, count, many};
 use super::{ConfigFile, load, print};
-use crate::config::{Config, Produce};
+use crate::config::{Config, Format, Produce};
 use crate::produce::watch::patterns::{Patterns, Scan};
+use crate::stream::aggregating::HINT;
 use crate::stream::kinesis::Kinesis;
 use crate::stream::{Description, Stream, Trouble};
 
@@ -105,14 +106,14 @@ fn connect(config: &Config) -> Result<Exit, Failure> {
 async fn ask(config: &Config, flow: &Produce) -> Result<String, String> {
     let stream = Kinesis::connect(&config.aws, &flow.stream, flow.ship.timeout).await;
     match stream.describe().await {
-        Ok(description) => usable(&flow.stream, &description),
+        Ok(description) => usable(&flow.stream, &description, flow.merge.format == Format::Kpl),
         Err((trouble, words)) => {
             Err(format!("{} {}\n  {words}", flow.stream, hint(trouble, &flow.stream)))
         }
     }
 }
 
-fn usable(name: &str, stream: &Description) -> Result<String, String> {
+fn usable(name: &str, stream: &Description, aggregates: bool) -> Result<String, String> {
     let or = |value: &Option<String>| value.clone().unwrap_or_else(|| "not told".to_owned());
     let number = |value: Option<u32>| {
         value.map_or_else(|| "not told".to_owned(), |number| count(u64::from(number)))
@@ -128,6 +129,9 @@ fn usable(name: &str, stream: &Description) -> Result<String, String> {
         or(&stream.encryption),
         or(&stream.arn),
     );
+    if aggregates && stream.spreads_by_itself() {
+        return Err(format!("{words}\n  {HINT}"));
+    }
     // A stream that is UPDATING takes records all the same.
     let takes = matches!(stream.status.as_str(), "ACTIVE" | "UPDATING");
     if takes { Ok(words) } else { Err(format!("{words}\n  it takes no records in this status")) }
@@ -145,6 +149,7 @@ fn hint(trouble: Option<Trouble>, stream: &str) -> String {
             "was asked without usable credentials: look at the role, the profile and the clock"
                 .to_owned()
         }
+        Some(Trouble::Format) => "does not take records in this format".to_owned(),
         Some(Trouble::Key) => {
             "is encrypted with a key that cannot be used: allow kms:GenerateDataKey on it"
                 .to_owned()
@@ -184,15 +189,26 @@ mod tests {
     fn a_stream_that_takes_no_records_is_not_usable() {
         let stream =
             |status: &str| Description { status: status.to_owned(), ..Description::default() };
-        assert!(usable("web", &stream("ACTIVE")).is_ok());
-        assert!(usable("web", &stream("UPDATING")).is_ok());
-        let words = usable("web", &stream("CREATING")).unwrap_err();
+        assert!(usable("web", &stream("ACTIVE"), true).is_ok());
+        assert!(usable("web", &stream("UPDATING"), true).is_ok());
+        let words = usable("web", &stream("CREATING"), true).unwrap_err();
         insta::assert_snapshot!(words, @r#"
         web answers
           status CREATING, mode not told, shards not told, records up to 1,024 KiB
           distribution not told, encryption not told, ARN not told
           it takes no records in this status
         "#);
+    }
+
+    #[test]
+    fn aggregated_records_are_refused_where_the_stream_spreads_them() {
+        let stream = Description {
+            status: "ACTIVE".to_owned(),
+            distribution: Some("AUTO".to_owned()),
+            ..Description::default()
+        };
+        assert!(usable("web", &stream, true).unwrap_err().ends_with(HINT));
+        assert!(usable("web", &stream, false).is_ok());
     }
 
     #[test]

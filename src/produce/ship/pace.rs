@@ -162,6 +162,7 @@ fn describe(trouble: Trouble, words: &str) -> String {
     match trouble {
         Trouble::Access => format!("the stream refuses access: {words}"),
         Trouble::Credentials => format!("no valid credentials (or a wrong clock): {words}"),
+        Trouble::Format => format!("the stream does not take this format: {words}"),
         Trouble::Key => format!("the KMS key of the stream cannot be used: {words}"),
         Trouble::Missing => format!("the stream does not exist or is not active: {words}"),
     }
