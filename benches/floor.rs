@@ -1,7 +1,7 @@
 //! The floor: a program that does only what nobody can avoid who ships a file to Kinesis.
 //!
 //! It reads from the page cache, cuts at newlines into records of one payload unit, writes them in
-//! base64 straight into the body of a PutRecords call, hashes and signs that (SigV4), sends it over
+//! base64 straight into the body of a PutRecords call, hashes and signs that (`SigV4`), sends it over
 //! one kept-alive connection and reads the answer. One thread, one call at a time, three buffers;
 //! no positions, no checkpoint, no retries. What an agent uses beyond this is the agent's own cost.
 //!
@@ -230,7 +230,7 @@ fn exchange<'a>(
     socket: &mut (impl Read + Write),
     head: &str,
     body: &[u8],
-    buffer: &'a mut Vec<u8>,
+    buffer: &'a mut [u8],
 ) -> anyhow::Result<&'a [u8]> {
     socket.write_all(head.as_bytes())?;
     socket.write_all(body)?;

@@ -45,7 +45,7 @@ pub(super) fn serve(mut socket: impl Read + Write, manner: &Manner) -> anyhow::R
         answer.clear();
         if head.puts {
             put_records(&mut answer, scan.records())?;
-            lock(&manner.tally).add(scan, accepted);
+            lock(&manner.tally).add(&scan, accepted);
         } else {
             answer.push_str(SUMMARY);
         }

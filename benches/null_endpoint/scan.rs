@@ -117,7 +117,7 @@ impl Scan {
                 };
             }
             Next::Data => {
-                let padding = self.tail.iter().filter(|&&byte| byte == b'=').count();
+                let padding = memchr::memchr_iter(b'=', &self.tail).count();
                 let padding = u64::try_from(padding).unwrap_or_default();
                 self.data = Some((length / 4 * 3).saturating_sub(padding));
                 self.next = Next::Name;

@@ -28,7 +28,7 @@ pub(super) fn now() -> u64 {
 
 impl Tally {
     /// Adds a call that had arrived whole at `accepted`.
-    pub(super) fn add(&mut self, scan: Scan, accepted: u64) {
+    pub(super) fn add(&mut self, scan: &Scan, accepted: u64) {
         self.calls += 1;
         self.records += scan.records();
         self.bytes += scan.bytes();

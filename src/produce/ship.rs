@@ -355,7 +355,7 @@ impl Shipper {
                     self.accept(now, parcel, &shard, flight.sent, receipts);
                 }
                 EntryOutcome::Failed { message } => self.retry(now, parcel, &message),
-                EntryOutcome::Poison { message } => self.poison(now, parcel, message, receipts),
+                EntryOutcome::Poison { message } => self.poison(now, parcel, &message, receipts),
                 EntryOutcome::Throttled { shard } => {
                     throttled = throttled.saturating_add(1);
                     self.throttle(now, parcel, shard, flight.sent);
@@ -460,7 +460,7 @@ impl Shipper {
             if self.pace.doubts_the_stream() && parcel.lone_refusals < LONE_REFUSALS_MAX {
                 self.queue.suspect_last(vec![parcel]);
             } else {
-                self.poison(now, parcel, message.to_owned(), receipts);
+                self.poison(now, parcel, message, receipts);
             }
         }
     }
@@ -479,18 +479,19 @@ impl Shipper {
         &mut self,
         now: Instant,
         mut parcel: Parcel,
-        message: String,
+        message: &str,
         receipts: &mut Vec<Receipt>,
     ) {
-        self.tally.note_error(&message);
+        self.tally.note_error(message);
         if self.queue.part(&mut parcel) {
             return self.queue.suspect_next(vec![parcel]);
         }
         let dead = self.tally.sent.records_dead_lettered.saturating_add(1);
         self.tally.sent.records_dead_lettered = dead;
         self.settle(now, &parcel);
-        receipts
-            .extend(parcel.into_records().map(|record| Receipt::Poisoned(record, message.clone())));
+        receipts.extend(
+            parcel.into_records().map(|record| Receipt::Poisoned(record, message.to_owned())),
+        );
     }
 
     fn settle(&mut self, now: Instant, parcel: &Parcel) {

@@ -261,9 +261,9 @@ mod tests {
                 let data = STANDARD.decode_to_vec(record["Data"].as_str().unwrap()).unwrap();
                 prop_assert!(data == entry.data.concat());
             }
-            let hash: String =
+            let hash: Vec<_> =
                 Sha256::digest(&body.text).iter().map(|byte| format!("{byte:02x}")).collect();
-            prop_assert_eq!(&body.sha256, &hash);
+            prop_assert_eq!(&body.sha256, &hash.concat());
         }
     }
 }

@@ -131,9 +131,13 @@ fn signature_of(request: &str) -> String {
     };
     let (signed, credential) = (part("SignedHeaders="), part("Credential="));
     let scope = credential.split_once('/').unwrap().1;
-    let lines: String =
+    let lines: Vec<_> =
         signed.split(';').map(|name| format!("{name}:{}\n", header(name))).collect();
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let lines = lines.concat();
+    let hex = |bytes: &[u8]| {
+        let digits: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        digits.concat()
+    };
     let canonical = format!("POST\n/\n\n{lines}\n{signed}\n{}", hex(&Sha256::digest(body)));
     let date = header("x-amz-date");
     let text = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{}", hex(&Sha256::digest(canonical)));
