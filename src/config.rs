@@ -189,6 +189,12 @@ pub struct Merge {
 }
 
 impl Merge {
+    /// Returns true where records are aggregates, which not every stream supports.
+    #[must_use]
+    pub fn aggregates(&self) -> bool {
+        self.format == Format::Kpl
+    }
+
     /// Returns true where a record's data may be followed by that of the next: slices of the file,
     /// of as many lines as fit.
     #[must_use]

@@ -40,6 +40,12 @@ impl Span {
     pub fn is_empty(&self) -> bool {
         self.end <= self.start
     }
+
+    /// Returns true where `next` goes on in the same file where this ends.
+    #[must_use]
+    pub fn is_followed_by(&self, next: &Self) -> bool {
+        self.file == next.file && self.end == next.start
+    }
 }
 
 /// A fingerprint of the (at most [`Mark::WIDTH`]) bytes that stand just before an offset.

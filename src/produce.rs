@@ -38,7 +38,7 @@ use self::tail::tailer::{Surroundings, Tailer};
 use self::tail::wake::Wake;
 use self::tail::{FileEvent, TailStatus};
 use crate::checkpoint::{FileRow, KeyAllocator, Writer};
-use crate::config::{Format, Produce};
+use crate::config::Produce;
 use crate::position::Run;
 use crate::status::FlowStatus;
 use crate::stream::Stream;
@@ -160,8 +160,7 @@ impl Flow {
         let shipper =
             Shipper::new(start.flow.ship.clone(), start.flow.merge.joins(), fastrand::Rng::new());
         let mut sink = Books { shared: Arc::clone(&shared) };
-        let aggregates = start.flow.merge.format == Format::Kpl;
-        let stream = Arc::new(Aggregating::new(start.stream, aggregates));
+        let stream = Arc::new(Aggregating::new(start.stream, start.flow.merge.aggregates()));
         let told = Arc::clone(&stream);
         let span = tracing::info_span!("flow", name = &*start.flow.name);
         let shipping = async move {

@@ -11,7 +11,7 @@ use tokio::runtime;
 use super::exit::{Exit, ExitWith, Failure};
 use super::figures::{bytes, count, many};
 use super::{ConfigFile, load, print};
-use crate::config::{Config, Format, Produce};
+use crate::config::{Config, Produce};
 use crate::produce::watch::patterns::{Patterns, Scan};
 use crate::stream::aggregating::HINT;
 use crate::stream::kinesis::Kinesis;
@@ -106,7 +106,7 @@ fn connect(config: &Config) -> Result<Exit, Failure> {
 async fn ask(config: &Config, flow: &Produce) -> Result<String, String> {
     let stream = Kinesis::connect(&config.aws, &flow.stream, flow.ship.timeout).await;
     match stream.describe().await {
-        Ok(description) => usable(&flow.stream, &description, flow.merge.format == Format::Kpl),
+        Ok(description) => usable(&flow.stream, &description, flow.merge.aggregates()),
         Err((trouble, words)) => {
             Err(format!("{} {}\n  {words}", flow.stream, hint(trouble, &flow.stream)))
         }

@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use memchr::{memchr, memchr_iter, memrchr};
+use memchr::{memchr, memrchr};
 
 use self::fill::Records;
 use self::key::{Key, Keying, file_key};
@@ -43,7 +43,7 @@ use self::unit::{Layout, Unit};
 use crate::config::Produce;
 use crate::position::{FileKey, Run};
 use crate::produce::tail::{self, Chunk, FileEvent};
-use crate::record::Record;
+use crate::record::{Record, lines};
 
 /// What merging passes on, in order.
 #[derive(Debug)]
@@ -313,10 +313,9 @@ impl Merger {
         out: &mut Vec<Output>,
     ) {
         let whole = chunk.data.get(from..to).unwrap_or_default();
-        let ends = memchr_iter(b'\n', whole).map(|at| from.saturating_add(at).saturating_add(1));
-        let last = (!whole.is_empty() && !whole.ends_with(b"\n")).then_some(to);
         let mut at = from;
-        for end in ends.chain(last) {
+        for end in lines::ends(whole) {
+            let end = from.saturating_add(end);
             self.on_line(file, &piece(chunk, at, end, 1), out);
             at = end;
         }

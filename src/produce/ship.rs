@@ -5,7 +5,7 @@
 //! age or number of tries: what cannot be sent waits, and its bytes wait in their file.
 //!
 //! Since a key has one entry in flight, its records pile up behind it wherever a file is longer than
-//! what the stream takes in a round trip. Where their data may be joined (`"\\n"` lines), those that
+//! what the stream takes in a round trip. Where their data may be joined (`"\n"` lines), those that
 //! wait go as one entry, up to `ship.joined_bytes`: as with the group commit of a database, the worse
 //! the backlog, the fewer and fuller the calls. It never costs a payload unit more.
 //!
@@ -311,8 +311,8 @@ impl Shipper {
         self.queue.take_suspects().map(|parcels| (parcels, true))
     }
 
-    /// Fills a call, oldest first, each with what waits behind it; keys whose shard takes no more are kept back. A record over the
-    /// limit of bytes goes alone.
+    /// Fills a call, oldest first, each with what waits behind it; keys whose shard takes no more are
+    /// kept back. A record over the limit of bytes goes alone.
     fn fill(&mut self, now: Instant) -> Vec<Parcel> {
         let ready = self.queue.ready().map_or(0, |(records, _, _)| records);
         let mut parcels = Vec::with_capacity(ready.min(self.limits.request_records));
@@ -451,11 +451,8 @@ impl Shipper {
             self.queue.suspect_next(flight.parcels);
             return;
         }
-        for mut parcel in flight.parcels {
-            if self.queue.part(&mut parcel) {
-                self.queue.suspect_next(vec![parcel]);
-                continue;
-            }
+        for parcel in flight.parcels {
+            let Some(mut parcel) = self.halve(parcel) else { continue };
             parcel.lone_refusals = parcel.lone_refusals.saturating_add(1);
             if self.pace.doubts_the_stream() && parcel.lone_refusals < LONE_REFUSALS_MAX {
                 self.queue.suspect_last(vec![parcel]);
@@ -475,17 +472,19 @@ impl Shipper {
         }
     }
 
-    fn poison(
-        &mut self,
-        now: Instant,
-        mut parcel: Parcel,
-        message: &str,
-        receipts: &mut Vec<Receipt>,
-    ) {
-        self.tally.note_error(message);
-        if self.queue.part(&mut parcel) {
-            return self.queue.suspect_next(vec![parcel]);
+    /// Sends the first half of what is joined in a refused parcel again, by itself; gives a single
+    /// record back.
+    fn halve(&mut self, mut parcel: Parcel) -> Option<Parcel> {
+        if !self.queue.part(&mut parcel) {
+            return Some(parcel);
         }
+        self.queue.suspect_next(vec![parcel]);
+        None
+    }
+
+    fn poison(&mut self, now: Instant, parcel: Parcel, message: &str, receipts: &mut Vec<Receipt>) {
+        self.tally.note_error(message);
+        let Some(parcel) = self.halve(parcel) else { return };
         let dead = self.tally.sent.records_dead_lettered.saturating_add(1);
         self.tally.sent.records_dead_lettered = dead;
         self.settle(now, &parcel);

@@ -8,6 +8,7 @@
 //!  "#-#"   GET /a#-#GET /b      lines without their newline; the delimiter only between two
 //! ```
 
+use memchr::memchr_iter;
 use memchr::memmem::{self, Finder};
 
 /// A delimiter other than `"\n"`, and which lines it can follow.
@@ -44,6 +45,12 @@ impl Delimiter {
         let early = |&len: &usize| bytes.get(..len).is_some_and(|part| line.ends_with(part));
         self.finder.find(line).is_none() && !self.overlaps.iter().any(early)
     }
+}
+
+/// Returns where each line of `bytes` ends, its newline included; a last line may lack it.
+pub fn ends(bytes: &[u8]) -> impl Iterator<Item = usize> {
+    let last = (!bytes.is_empty() && !bytes.ends_with(b"\n")).then_some(bytes.len());
+    memchr_iter(b'\n', bytes).map(|at| at.saturating_add(1)).chain(last)
 }
 
 /// Splits a record's data into its lines, without delimiters.

@@ -12,7 +12,6 @@
 //! ```
 
 use bytes::Bytes;
-use memchr::memchr_iter;
 
 use super::compression::{Algorithm, Decompressor};
 use super::kpl::{self, NotAggregated};
@@ -163,9 +162,7 @@ impl Splitter {
 
 /// Returns the lines of `data`, each with its newline.
 fn ended_lines(data: &Bytes) -> impl Iterator<Item = Bytes> {
-    let last = (!data.is_empty() && !data.ends_with(b"\n")).then_some(data.len());
-    let ends = memchr_iter(b'\n', data).map(|at| at.saturating_add(1)).chain(last);
-    ends.scan(0, |from, end| Some(data.slice(std::mem::replace(from, end)..end)))
+    lines::ends(data).scan(0, |from, end| Some(data.slice(std::mem::replace(from, end)..end)))
 }
 
 #[cfg(test)]

@@ -82,19 +82,14 @@ fn delimiter(slot: Slot<'_>, mistakes: &mut Mistakes) -> Option<Vec<u8>> {
 }
 
 fn compression(slot: Slot<'_>, mistakes: &mut Mistakes) -> Option<()> {
-    unless_absent(slot, &["gzip", "zstd"], mistakes)?;
-    slot.choice(&[("none", ())], mistakes)
-}
-
-/// Tells of a value that has a meaning, but not in this version.
-fn unless_absent(slot: Slot<'_>, absent: &[&str], mistakes: &mut Mistakes) -> Option<()> {
-    let Value::Text(text) = &slot.node.value else { return Some(()) };
-    if !absent.contains(&text.as_str()) {
-        return Some(());
+    if let Value::Text(text) = &slot.node.value
+        && matches!(text.as_str(), "gzip" | "zstd")
+    {
+        let what = format!("cannot be `{text}`: not supported by this version");
+        slot.tell(&what, "leave `compression` out", mistakes);
+        return None;
     }
-    let hint = format!("leave `{}` out", slot.key);
-    slot.tell(&format!("cannot be `{text}`: not supported by this version"), hint, mistakes);
-    None
+    slot.choice(&[("none", ())], mistakes)
 }
 
 /// The forms of `partition_key` that are a word.

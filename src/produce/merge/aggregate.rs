@@ -4,7 +4,6 @@
 //! and all user records have the outer record's key, so that no reader's range filter can part them.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use crate::position::{FileKey, Run};
 use crate::produce::tail::Opened;
@@ -26,7 +25,7 @@ pub(super) struct Aggregation {
 impl Aggregation {
     /// Takes note of a file, before any of its lines.
     pub(super) fn opened(&mut self, host: &str, file: &Opened) {
-        let tags = FileTags::new(host, Path::new(&*file.origin), &file.identity, file.key);
+        let tags = FileTags::new(host, &file.origin, &file.identity, file.key);
         self.files.insert(file.key, tags);
     }
 
@@ -75,6 +74,5 @@ impl Aggregation {
 
 /// Returns true where `run` goes on where the last of `runs` ends.
 fn continues(runs: &[Run], run: Run) -> bool {
-    runs.last()
-        .is_some_and(|last| last.span.file == run.span.file && last.span.end == run.span.start)
+    runs.last().is_some_and(|last| last.span.is_followed_by(&run.span))
 }

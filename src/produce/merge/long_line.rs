@@ -65,7 +65,7 @@ impl LongLine {
 
     /// Returns true where `unit` goes on just where this stops.
     pub(super) fn is_followed_by(&self, unit: &Unit<'_>) -> bool {
-        self.run.span.file == unit.run.span.file && self.run.span.end == unit.run.span.start
+        self.run.span.is_followed_by(&unit.run.span)
     }
 
     /// Returns the bytes held.

@@ -36,9 +36,7 @@ impl Grouping {
     /// Returns true where `line` cannot be in one group with the lines before it, in a record of
     /// at most `most` bytes.
     pub(super) fn parts(&self, group: &Group, line: &Unit<'_>, most: usize) -> bool {
-        let follows = group.run.is_some_and(|run| {
-            run.span.file == line.run.span.file && run.span.end == line.run.span.start
-        });
+        let follows = group.run.is_some_and(|run| run.span.is_followed_by(&line.run.span));
         let length = group.bytes.len().saturating_add(line.bytes.len());
         !follows
             || !group.bytes.ends_with(b"\n")

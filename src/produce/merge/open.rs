@@ -44,7 +44,7 @@ impl Open {
 /// Appends `run`, joined to the last one where it goes on from there.
 pub(super) fn note(runs: &mut SmallVec<[Run; 1]>, run: Run) {
     match runs.last_mut() {
-        Some(last) if last.span.file == run.span.file && last.span.end == run.span.start => {
+        Some(last) if last.span.is_followed_by(&run.span) => {
             last.span.end = run.span.end;
             last.mark = run.mark;
             last.lines = last.lines.saturating_add(run.lines);

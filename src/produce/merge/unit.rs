@@ -136,9 +136,9 @@ impl Layout {
         }
     }
 
-    /// Returns the length of a record's data with `element` added to it; `None` where it cannot be added: after the last line of a file that lacks its
-    /// newline, another line would become part of it, and a newline that no file holds is not
-    /// invented.
+    /// Returns the length of a record's data with `element` added to it; `None` where it cannot be
+    /// added: after the last line of a file that lacks its newline, another line would become part
+    /// of it, and a newline that no file holds is not invented.
     pub(super) fn length(&self, open: Beside<'_>, element: &[u8], run: Run) -> Option<usize> {
         let Beside { key, body, runs } = open;
         let first = runs.is_empty();

@@ -30,6 +30,24 @@ struct Lane {
     ready: bool,
 }
 
+impl Lane {
+    fn push(&mut self, record: Record) {
+        self.bytes = self.bytes.saturating_add(record.data.len());
+        self.records.push_back(record);
+    }
+
+    fn put_back(&mut self, record: Record) {
+        self.bytes = self.bytes.saturating_add(record.data.len());
+        self.records.push_front(record);
+    }
+
+    fn pop(&mut self) -> Option<Record> {
+        let record = self.records.pop_front()?;
+        self.bytes = self.bytes.saturating_sub(record.data.len());
+        Some(record)
+    }
+}
+
 /// All records that are not in flight.
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -62,27 +80,27 @@ impl Queue {
     pub(super) fn push(&mut self, now: Instant, record: Record) {
         if record.ordered {
             if let Some(lane) = self.lanes.get_mut(&record.partition_key) {
-                lane.bytes = lane.bytes.saturating_add(record.data.len());
                 if lane.ready {
                     self.ready_bytes = self.ready_bytes.saturating_add(record.data.len());
                 }
-                lane.records.push_back(record);
-                return;
+                return lane.push(record);
             }
-            self.lanes.insert(Arc::clone(&record.partition_key), Lane::default());
+            let lane = Lane { ready: true, ..Lane::default() };
+            self.lanes.insert(Arc::clone(&record.partition_key), lane);
         }
-        self.make_ready(Parcel::new(record, now));
+        self.make_ready(Parcel::new(record, now), 0);
     }
 
     /// The parcel of the ordered key `key` is settled: the next record may go.
     pub(super) fn settle(&mut self, now: Instant, key: &str) {
         let Some(lane) = self.lanes.get_mut(key) else { return };
-        let Some(next) = lane.records.pop_front() else {
+        let Some(next) = lane.pop() else {
             self.lanes.remove(key);
             return;
         };
-        lane.bytes = lane.bytes.saturating_sub(next.data.len());
-        self.make_ready(Parcel::new(next, now));
+        lane.ready = true;
+        let behind = lane.bytes;
+        self.make_ready(Parcel::new(next, now), behind);
     }
 
     /// Returns the number of parcels that may be sent at once, the bytes that may go in or with them,
@@ -110,9 +128,8 @@ impl Queue {
         lane.ready = false;
         while let Some(next) = lane.records.front()
             && parcel.takes(next, self.join.min(room))
-            && let Some(next) = lane.records.pop_front()
+            && let Some(next) = lane.pop()
         {
-            lane.bytes = lane.bytes.saturating_sub(next.data.len());
             parcel.join(next);
         }
         Some(parcel)
@@ -124,10 +141,7 @@ impl Queue {
         let later = parcel.split();
         let parted = !later.is_empty();
         if let Some(lane) = self.lanes.get_mut(parcel.key()) {
-            for record in later.into_iter().rev() {
-                lane.bytes = lane.bytes.saturating_add(record.data.len());
-                lane.records.push_front(record);
-            }
+            later.into_iter().rev().for_each(|record| lane.put_back(record));
         }
         parted
     }
@@ -135,7 +149,14 @@ impl Queue {
     /// Puts parcels back to the front, in their order.
     pub(super) fn restore(&mut self, parcels: impl DoubleEndedIterator<Item = Parcel>) {
         for parcel in parcels.rev() {
-            self.count_ready(&parcel);
+            let mut behind = 0;
+            if parcel.is_ordered()
+                && let Some(lane) = self.lanes.get_mut(parcel.key())
+            {
+                lane.ready = true;
+                behind = lane.bytes;
+            }
+            self.count_ready(&parcel, behind);
             self.ready.push_front(parcel);
         }
     }
@@ -181,19 +202,14 @@ impl Queue {
         !self.suspects.is_empty()
     }
 
-    fn make_ready(&mut self, parcel: Parcel) {
-        self.count_ready(&parcel);
+    fn make_ready(&mut self, parcel: Parcel, behind: usize) {
+        self.count_ready(&parcel, behind);
         self.ready.push_back(parcel);
     }
 
-    fn count_ready(&mut self, parcel: &Parcel) {
-        self.ready_bytes = self.ready_bytes.saturating_add(parcel.size());
-        if parcel.is_ordered()
-            && let Some(lane) = self.lanes.get_mut(parcel.key())
-        {
-            lane.ready = true;
-            self.ready_bytes = self.ready_bytes.saturating_add(lane.bytes);
-        }
+    /// Counts a parcel that becomes ready, and the bytes in the lane behind it.
+    fn count_ready(&mut self, parcel: &Parcel, behind: usize) {
+        self.ready_bytes = self.ready_bytes.saturating_add(parcel.size()).saturating_add(behind);
     }
 }
 

@@ -125,13 +125,8 @@ impl Writer {
     }
 
     fn string(&mut self, string: &str) {
-        if string.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
-            self.push(serde_json::Value::from(string).to_string().as_bytes());
-        } else {
-            self.push(b"\"");
-            self.push(string.as_bytes());
-            self.push(b"\"");
-        }
+        // Writing text to memory cannot fail.
+        let _ = serde_json::to_writer(&mut self.text, string);
     }
 
     /// Writes the pieces as one: three bytes make four characters, across the borders too.
