@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
+use aws_smithy_types::date_time::{DateTime, Format};
 use hmac::{Hmac, KeyInit, Mac};
 use memchr::memmem;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
@@ -196,8 +197,9 @@ impl Caller {
     /// Returns the head of a call, signed (AWS Signature Version 4).
     fn head(&mut self, body: &[u8]) -> anyhow::Result<String> {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-        let (date, time) = timestamp(seconds);
-        let stamp = format!("{date}T{time}Z");
+        let now = DateTime::from_secs(i64::try_from(seconds)?).fmt(Format::DateTime)?;
+        let stamp = now.replace(['-', ':'], "");
+        let date = stamp.split('T').next().unwrap_or_default();
         let (host, hash) = (&self.host, hex(&Sha256::digest(body)));
         let names = "content-type;host;x-amz-date;x-amz-target";
         let canonical = format!(
@@ -209,7 +211,7 @@ impl Caller {
         let signed = format!("AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{canonical}");
         if self.signing_key.0 != seconds / 86_400 || self.signing_key.1.is_empty() {
             let mut key = b"AWS4example-secret".to_vec();
-            for part in [date.as_str(), "us-east-1", "kinesis", "aws4_request"] {
+            for part in [date, "us-east-1", "kinesis", "aws4_request"] {
                 key = hmac(&key, part)?;
             }
             self.signing_key = (seconds / 86_400, key);
@@ -259,21 +261,6 @@ fn answer_length(bytes: &[u8]) -> anyhow::Result<Option<usize>> {
     Ok(Some(end + 4 + length.context("no content-length")?.trim().parse::<usize>()?))
 }
 
-/// Returns `YYYYMMDD` and `HHMMSS` of a Unix time (Howard Hinnant's `civil_from_days`).
-fn timestamp(seconds: u64) -> (String, String) {
-    let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let time = format!("{:02}{:02}{:02}", second / 3_600, second / 60 % 60, second % 60);
-    (format!("{year:04}{month:02}{day:02}"), time)
-}
-
 fn hmac(key: &[u8], text: &str) -> anyhow::Result<Vec<u8>> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key)?;
     mac.update(text.as_bytes());
@@ -281,10 +268,8 @@ fn hmac(key: &[u8], text: &str) -> anyhow::Result<Vec<u8>> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    const DIGITS: [char; 16] =
-        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
-    let digit = |four: u8| DIGITS.get(usize::from(four)).copied().unwrap_or_default();
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    digits.concat()
 }
 
 /// What was typed.

@@ -157,57 +157,41 @@ fn accept(rounds: u32, most: u32) {
 }
 
 fn split_lines(rounds: u32, most: u32) {
-    let text = text();
-    each(
-        rounds,
-        most,
-        |_| text.clone(),
-        |text| {
-            assert_eq!(lines::split(black_box(&text), b"\n").count(), LINES as usize);
-        },
-    );
+    over(&text(), rounds, most, |text| {
+        assert_eq!(lines::split(black_box(text), b"\n").count(), LINES as usize);
+    });
 }
 
 fn split_delimited(rounds: u32, most: u32) {
-    let text = text();
-    let lines: Vec<&[u8]> = lines::split(&text, b"\n").collect();
-    let joined = aligned(&lines.join(&b"#-#"[..]));
-    each(
-        rounds,
-        most,
-        |_| joined.clone(),
-        |text| {
-            assert_eq!(lines::split(black_box(&text), b"#-#").count(), LINES as usize);
-        },
-    );
+    over(&joined(b"", b"#-#", b""), rounds, most, |text| {
+        assert_eq!(lines::split(black_box(text), b"#-#").count(), LINES as usize);
+    });
 }
 
 fn split_json(rounds: u32, most: u32) {
-    let text = text();
-    let lines: Vec<&[u8]> = lines::split(&text, b"\n").collect();
-    let array = aligned(&[b"[", &lines.join(&b","[..])[..], b"]"].concat());
-    each(
-        rounds,
-        most,
-        |_| array.clone(),
-        |array| {
-            assert_eq!(json_array::split(black_box(&array)).unwrap().len(), LINES as usize);
-        },
-    );
+    over(&joined(b"[", b",", b"]"), rounds, most, |array| {
+        assert_eq!(json_array::split(black_box(array)).unwrap().len(), LINES as usize);
+    });
 }
 
 fn marks(rounds: u32, most: u32) {
+    over(&text(), rounds, most, |text| {
+        for end in 1..=LINES as usize {
+            black_box(Mark::of(black_box(&text[..end * 64])));
+        }
+    });
+}
+
+/// A round: the same bytes again.
+fn over(bytes: &Bytes, rounds: u32, most: u32, mut act: impl FnMut(&[u8])) {
+    each(rounds, most, |_| bytes.clone(), move |bytes| act(&bytes));
+}
+
+/// The lines of [`text`] with `between` between two of them.
+fn joined(before: &[u8], between: &[u8], after: &[u8]) -> Bytes {
     let text = text();
-    each(
-        rounds,
-        most,
-        |_| text.clone(),
-        |text| {
-            for end in 1..=LINES as usize {
-                black_box(Mark::of(black_box(&text[..end * 64])));
-            }
-        },
-    );
+    let lines: Vec<&[u8]> = lines::split(&text, b"\n").collect();
+    aligned(&[before, &lines.join(between), after].concat())
 }
 
 /// JSON lines of 150 to 250 bytes, always the same.

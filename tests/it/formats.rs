@@ -27,6 +27,14 @@ fn scene(seed: u64, shape: Shape, merge: &'static str) -> Scene {
     Scene::with(Oracle::new(seed, shape), &settings, Options::default(), Script::healthy())
 }
 
+/// Sets a scene in which a file of 10,000 lines was there before the agent, and ships it.
+fn backlog(seed: u64, settings: &Settings) -> Scene {
+    let scene = Scene::new(seed, settings, Script::healthy());
+    drop(scene.write(0, 10_000));
+    once(&scene);
+    scene
+}
+
 /// Returns the records of a stream by key, in order.
 fn by_key(scene: &Scene) -> BTreeMap<String, Vec<Vec<u8>>> {
     let mut records: BTreeMap<_, Vec<_>> = BTreeMap::new();
@@ -119,9 +127,7 @@ fn records_are_full() {
             tail: "buffer: 8 MiB",
             ..Settings::default()
         };
-        let scene = Scene::new(seed, &settings, Script::healthy());
-        drop(scene.write(0, 10_000));
-        once(&scene);
+        let scene = backlog(seed, &settings);
         let mut records = scene.endpoint.accepted();
         let order = if key == "random" { Order::Any } else { Order::WithinFile };
         scene.oracle.verify(&records, &Layout::Slices, order).assert_exactly_once();
@@ -132,10 +138,7 @@ fn records_are_full() {
         let fill = sizes.iter().sum::<usize>() * 100 / (sizes.len() * 25_000);
         assert!(fill >= 98, "{key}: {fill} %");
 
-        let scene =
-            Scene::new(seed, &Settings { ship: "timeout: 5 s", ..settings }, Script::healthy());
-        drop(scene.write(0, 10_000));
-        once(&scene);
+        let scene = backlog(seed, &Settings { ship: "timeout: 5 s", ..settings });
         let joined = scene.endpoint.accepted();
         scene.oracle.verify(&joined, &Layout::Slices, order).assert_exactly_once();
         let units = |size: usize| size.div_ceil(25_000);
@@ -301,10 +304,8 @@ fn aggregates_hold_the_lines_and_say_where_they_stood() {
             tail: "buffer: 8 MiB",
             ..Settings::default()
         };
-        let scene = Scene::new(seed, &settings, Script::healthy());
-        drop(scene.write(0, 10_000));
+        let scene = backlog(seed, &settings);
         let file = std::fs::read(scene.log(0)).unwrap();
-        once(&scene);
         let mut records = scene.endpoint.accepted();
         let mut splitter = Splitter::new(By::Content);
         for record in &mut records {
