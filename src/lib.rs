@@ -17,6 +17,7 @@ pub mod agent;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
+pub mod consume;
 pub mod control;
 pub mod cost;
 #[cfg(feature = "demo")]

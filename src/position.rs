@@ -4,7 +4,87 @@
 //! the key; a truncation or a new file under an old name gets a new one. So a span never becomes
 //! ambiguous, whatever happens to names and inodes.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::sync::Arc;
+
+/// The name of a shard, such as `shardId-000000000003`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShardId(pub Arc<str>);
+
+impl From<&str> for ShardId {
+    fn from(name: &str) -> Self {
+        Self(Arc::from(name))
+    }
+}
+
+impl fmt::Display for ShardId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// The place of a record in its shard: a decimal number of up to 128 digits, ordered as a number.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SequenceNumber(pub Arc<str>);
+
+impl From<&str> for SequenceNumber {
+    fn from(digits: &str) -> Self {
+        Self(Arc::from(digits))
+    }
+}
+
+impl SequenceNumber {
+    fn digits(&self) -> &str {
+        self.0.trim_start_matches('0')
+    }
+}
+
+impl Ord for SequenceNumber {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let (one, two) = (self.digits(), other.digits());
+        // What is equal as a number and not as text is still told apart, as `Eq` does.
+        one.len().cmp(&two.len()).then_with(|| one.cmp(two)).then_with(|| self.0.cmp(&other.0))
+    }
+}
+
+impl PartialOrd for SequenceNumber {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Display for SequenceNumber {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// How far a shard has been dealt with: everything before its record, and of that record the first
+/// pieces (KCL's sub-sequence numbers), or all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The record.
+    pub sequence: SequenceNumber,
+    /// How many of its pieces are done, counted from its first; `None`: the whole record.
+    pub pieces: Option<u64>,
+}
+
+impl Progress {
+    /// Returns the progress at the end of a record.
+    #[must_use]
+    pub fn after(sequence: SequenceNumber) -> Self {
+        Self { sequence, pieces: None }
+    }
+
+    /// Returns true where this is further than `other` in the same shard.
+    #[must_use]
+    pub fn is_beyond(&self, other: &Self) -> bool {
+        let pieces = |progress: &Self| progress.pieces.unwrap_or(u64::MAX);
+        self.sequence.cmp(&other.sequence).then_with(|| pieces(self).cmp(&pieces(other)))
+            == Ordering::Greater
+    }
+}
 
 /// The number of one generation of one followed file, allotted by the checkpoint store and never
 /// used again in that state directory.

@@ -5,6 +5,7 @@
 
 pub mod aggregating;
 pub mod kinesis;
+pub mod read;
 
 use std::sync::Arc;
 

@@ -218,7 +218,9 @@ impl Reader {
                 loop {
                     let page = self.stream.records(&shard, last.as_deref()).await.unwrap();
                     let read = page.records.into_iter();
-                    records.extend(read.map(|record| (record.sequence_number, record.data)));
+                    records.extend(
+                        read.map(|record| (record.sequence_number.to_string(), record.data)),
+                    );
                     last = page.last;
                     if page.caught_up {
                         break;

@@ -9,6 +9,7 @@ mod body;
 mod outcome;
 mod put;
 mod read;
+mod readable;
 mod session;
 
 use std::collections::HashSet;
@@ -22,7 +23,7 @@ use self::body::{Body, Pool};
 use self::put::OwnBody;
 use self::session::Sessions;
 
-pub use self::read::{Fetched, Page, StreamError};
+pub use self::read::{Page, StreamError};
 
 use super::{Description, Entry, EntryOutcome, Outcome, Stream, Trouble};
 use crate::config;

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use aws_sdk_kinesis::config::http::HttpResponse;
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::types::{Record, ShardIteratorType};
-use bytes::Bytes;
 
 use super::{Kinesis, outcome};
+use crate::position::SequenceNumber;
+use crate::stream::read::Fetched;
 use crate::stream::{Stream, Trouble};
 
 /// Pages without records that are walked through in one call (they are normal over gaps).
@@ -31,17 +32,6 @@ pub struct StreamError {
     pub trouble: Option<Trouble>,
     /// The service's words.
     pub message: String,
-}
-
-/// A record as it is read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fetched {
-    /// The partition key; empty on a stream that distributes records itself.
-    pub partition_key: String,
-    /// The data.
-    pub data: Bytes,
-    /// The place in the shard.
-    pub sequence_number: String,
 }
 
 /// What was read of a shard at once.
@@ -143,7 +133,7 @@ impl Kinesis {
                 || answer.millis_behind_latest.is_none_or(|behind| behind == 0);
             if !answer.records.is_empty() || at_tip {
                 let records: Vec<_> = answer.records.into_iter().map(fetched).collect();
-                let last = records.last().map(|record| record.sequence_number.clone());
+                let last = records.last().map(|record| record.sequence_number.to_string());
                 // Not every emulator counts how far behind a full page leaves the reader.
                 let caught_up = at_tip && records.is_empty();
                 return Ok(Page { caught_up, last: last.or(after.map(str::to_owned)), records });
@@ -193,10 +183,10 @@ impl Kinesis {
     }
 }
 
-fn fetched(record: Record) -> Fetched {
+pub(super) fn fetched(record: Record) -> Fetched {
     Fetched {
         partition_key: record.partition_key.unwrap_or_default(),
         data: record.data.into_bytes(),
-        sequence_number: record.sequence_number,
+        sequence_number: SequenceNumber::from(&*record.sequence_number),
     }
 }

@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::stream::read::Fetched;
 
 /// What the socket does with a request.
 enum Reply {
@@ -268,7 +269,7 @@ async fn empty_pages_are_walked_through() {
     let record = Fetched {
         partition_key: "k".to_owned(),
         data: Bytes::from_static(b"one"),
-        sequence_number: "7".to_owned(),
+        sequence_number: "7".into(),
     };
     assert_eq!(page, Page { records: vec![record], caught_up: false, last: Some("7".to_owned()) });
     let asked = task.await.unwrap();
