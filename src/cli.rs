@@ -3,9 +3,11 @@
 //! Invariant: what a command answers goes to standard output, everything else to standard error;
 //! every end has an exit code of sysexits.h, the same for the same reason in every command.
 
+mod chart;
 mod check;
 #[cfg(feature = "demo")]
 mod demo;
+mod estimate;
 mod exit;
 mod figures;
 #[cfg(feature = "demo")]
@@ -102,6 +104,10 @@ enum Command {
     #[command(long_about = status::ABOUT, after_long_help = status::EXIT_CODES)]
     Status(status::Arguments),
 
+    /// Show what log files would cost in Kinesis, unmerged and merged in several ways
+    #[command(long_about = estimate::ABOUT, after_long_help = estimate::EXIT_CODES)]
+    Estimate(estimate::Arguments),
+
     /// Show the whole road on this machine: no AWS account, no network, under 20 seconds
     #[cfg(feature = "demo")]
     #[command(long_about = demo::ABOUT, after_long_help = demo::EXIT_CODES)]
@@ -151,6 +157,7 @@ fn start(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Estimate(arguments) => estimate::run(&arguments),
         #[cfg(feature = "demo")]
         Command::Demo => demo::run(),
         #[cfg(feature = "demo")]
@@ -253,7 +260,7 @@ mod tests {
     #[test]
     fn every_command_says_how_it_ends() {
         let mut command = Arguments::command();
-        for name in ["run", "check", "status"] {
+        for name in ["run", "check", "status", "estimate"] {
             let help = command.find_subcommand_mut(name).unwrap().render_long_help().to_string();
             assert!(help.contains("Exit codes:"), "{name}: {help}");
         }

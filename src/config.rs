@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use regex::bytes::Regex;
 
+use crate::cost::Prices;
 use diagnostic::{At, Diagnostic, Diagnostics, Mistakes};
 
 /// The whole of `agent.yaml`.
@@ -46,6 +47,8 @@ pub struct Config {
     pub produce: Vec<Produce>,
     /// Where Prometheus may scrape; off where `None`.
     pub metrics: Option<SocketAddr>,
+    /// What Kinesis charges, for `status`, metrics and `estimate` (default: us-east-1).
+    pub prices: Prices,
     /// How often positions are committed (default 1 s).
     pub checkpoint_interval: Duration,
     /// How long SIGTERM may drain (default 10 s).

@@ -12,22 +12,23 @@
 //! partition key counts. Here a unit is 25,000 bytes and the key counts: a record within that is
 //! one unit under every reading, and the most that can be lost by it is 2.3 %.
 
+mod load;
+mod prices;
+
+pub use load::{Advantage, Load, Month, OnDemand, Provisioned};
+pub use prices::Prices;
+
+/// The most records in a `PutRecords` call.
+pub const CALL_RECORDS: u64 = 500;
+
+/// The most bytes in a `PutRecords` call, partition keys included.
+pub const CALL_BYTES: u64 = 10 << 20;
+
 /// Bytes of one PUT payload unit, in the reading under which records cost most (the other: 25,600).
 pub const PAYLOAD_UNIT_BYTES: u64 = 25_000;
 
 /// On demand a record is rounded up to this many bytes (the pricing page: "1 KB (1,024 bytes)").
 pub const ON_DEMAND_STEP_BYTES: u64 = 1_024;
-
-/// Where and when the prices below were true.
-pub const PRICES_AS_OF: &str = "us-east-1, November 2026";
-
-/// Dollars for a million PUT payload units of a provisioned stream.
-pub const DOLLARS_PER_MILLION_UNITS: f64 = 0.014;
-
-/// Dollars for a GB (2^30 bytes) written to an on-demand standard stream.
-pub const DOLLARS_PER_ON_DEMAND_GB: f64 = 0.08;
-
-const BYTES_PER_GB: f64 = 1_073_741_824.0;
 
 /// Returns the PUT payload units of one record of `size` bytes, partition key included.
 #[must_use]
@@ -46,6 +47,11 @@ pub fn on_demand_bytes(size: u64) -> u64 {
 #[must_use]
 pub fn approximate(number: u64) -> f64 {
     number as f64
+}
+
+/// Returns bytes as the GB that ingest and retrieval are priced by: of 2^30 bytes.
+fn gigabytes(bytes: u64) -> f64 {
+    approximate(bytes) / 1_073_741_824.0
 }
 
 /// What some records amount to.
@@ -73,15 +79,21 @@ impl Usage {
 
     /// Returns what a provisioned stream charges for taking the records (shard hours excluded).
     #[must_use]
-    pub fn provisioned_dollars(&self) -> f64 {
-        approximate(self.payload_units) * DOLLARS_PER_MILLION_UNITS / 1e6
+    pub fn provisioned_dollars(&self, prices: &Prices) -> f64 {
+        approximate(self.payload_units) / 1e6 * prices.payload_units
     }
 
     /// Returns what an on-demand standard stream charges for taking the records (stream hours
     /// excluded).
     #[must_use]
-    pub fn on_demand_dollars(&self) -> f64 {
-        approximate(self.on_demand_bytes) / BYTES_PER_GB * DOLLARS_PER_ON_DEMAND_GB
+    pub fn on_demand_dollars(&self, prices: &Prices) -> f64 {
+        gigabytes(self.on_demand_bytes) * prices.on_demand_ingest
+    }
+
+    /// Returns the fewest `PutRecords` calls that can carry the records.
+    #[must_use]
+    pub fn fewest_calls(&self) -> u64 {
+        self.records.div_ceil(CALL_RECORDS).max(self.bytes.div_ceil(CALL_BYTES))
     }
 }
 
@@ -141,8 +153,8 @@ mod tests {
     fn thirty_thousand_lines_unmerged_cost_thirty_thousand_units() {
         let unmerged = usage(&[(30_000, 200 + KEY)]);
         assert_eq!((unmerged.bytes, unmerged.payload_units), (7_080_000, 30_000));
-        assert_eq!(dollars(unmerged.provisioned_dollars()), "0.0004200");
-        assert_eq!(dollars(unmerged.on_demand_dollars()), "0.0022888");
+        assert_eq!(dollars(unmerged.provisioned_dollars(&Prices::default())), "0.0004200");
+        assert_eq!(dollars(unmerged.on_demand_dollars(&Prices::default())), "0.0022888");
     }
 
     #[test]
@@ -150,8 +162,8 @@ mod tests {
         let unmerged = usage(&[(30_000, 200 + KEY)]);
         let merged = usage(&[(3_000, 2_027 + KEY)]);
         assert_eq!((merged.bytes, merged.payload_units), (6_189_000, 3_000));
-        assert_eq!(dollars(merged.provisioned_dollars()), "0.0000420");
-        assert_eq!(dollars(merged.on_demand_dollars()), "0.0006866");
+        assert_eq!(dollars(merged.provisioned_dollars(&Prices::default())), "0.0000420");
+        assert_eq!(dollars(merged.on_demand_dollars(&Prices::default())), "0.0006866");
         let saving = saving(&unmerged, &merged);
         assert_eq!(format!("{:.1} {:.1}", saving.provisioned, saving.on_demand), "10.0 3.3");
     }
@@ -161,8 +173,8 @@ mod tests {
         let unmerged = usage(&[(30_000, 200 + KEY)]);
         let merged = usage(&[(252, 24_846), (1, 2_590)]);
         assert_eq!((merged.bytes, merged.records), (6_263_782, 253));
-        assert_eq!(dollars(merged.provisioned_dollars()), "0.0000035");
-        assert_eq!(dollars(merged.on_demand_dollars()), "0.0004809");
+        assert_eq!(dollars(merged.provisioned_dollars(&Prices::default())), "0.0000035");
+        assert_eq!(dollars(merged.on_demand_dollars(&Prices::default())), "0.0004809");
         let saving = saving(&unmerged, &merged);
         assert_eq!(format!("{:.0} {:.1}", saving.provisioned, saving.on_demand), "119 4.8");
     }

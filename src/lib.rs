@@ -20,6 +20,7 @@ pub mod config;
 pub mod consume;
 pub mod control;
 pub mod cost;
+pub mod estimate;
 #[cfg(feature = "demo")]
 pub mod local;
 pub mod metrics;

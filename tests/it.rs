@@ -25,6 +25,8 @@ mod scene;
 mod commands;
 #[path = "it/crash.rs"]
 mod crash;
+#[path = "it/estimate.rs"]
+mod estimate;
 #[path = "it/faults.rs"]
 mod faults;
 #[cfg(feature = "demo")]

@@ -70,7 +70,6 @@ pub(crate) fn percent(share: f64) -> String {
 
 /// Returns `$ 1,234`, `$ 12.34`, `$ 0.0042`: cents where they matter, two digits where they are all
 /// there is.
-#[cfg(feature = "demo")]
 pub(crate) fn dollars(amount: f64) -> String {
     if amount < 0.095 {
         return format!("$ {amount:.4}");
@@ -133,7 +132,6 @@ mod tests {
         assert_eq!(percent(1.0), "100.0 %");
     }
 
-    #[cfg(feature = "demo")]
     #[test]
     fn dollars_have_the_digits_that_matter() {
         assert_eq!(

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::{Format, Merge, PartitionKey, Ship, StartAt, Tail};
+use super::{Format, Merge, OnOversize, PartitionKey, Ship, StartAt, Tail};
 
 /// The file that `kinetail` reads unless told otherwise.
 pub const FILE: &str = "/etc/kinetail/agent.yaml";
@@ -77,6 +77,9 @@ pub const START_AT: StartAt = StartAt::Beginning;
 
 /// Order within a file is kept, and files spread over the shards.
 pub const PARTITION_KEY: PartitionKey = PartitionKey::File;
+
+/// Nothing is left out.
+pub const ON_OVERSIZE: OnOversize = OnOversize::Split;
 
 impl Default for Format {
     fn default() -> Self {

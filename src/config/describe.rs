@@ -30,6 +30,7 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
         Some(address) => writeln!(out, "metrics   at {address}")?,
         None => writeln!(out, "metrics   off")?,
     }
+    writeln!(out, "prices    {}", config.prices.as_of)?;
     let (interval, deadline) = (Period(config.checkpoint_interval), Period(config.drain_deadline));
     writeln!(out, "commit    every {interval}; drained within {deadline} when told to stop")?;
     config.produce.iter().try_for_each(|flow| write_flow(out, flow))
@@ -186,6 +187,7 @@ mod tests {
         state     /var/lib/kinetail
         aws       region from the environment or profile
         metrics   off
+        prices    us-east-1, November 2026
         commit    every 1 s; drained within 10 s when told to stop
 
         flow app
@@ -243,6 +245,7 @@ produce:
                   profile logs
                   role arn:aws:iam::123456789012:role/logs
         metrics   at 127.0.0.1:9598
+        prices    us-east-1, November 2026
         commit    every 1 s; drained within 10 s when told to stop
 
         flow access

@@ -31,8 +31,8 @@ pub(super) struct Node {
 #[derive(Debug, PartialEq)]
 pub(super) enum Value {
     Bool(bool),
-    /// A number with a fraction; no setting takes one.
-    Fraction,
+    /// A number with a fraction.
+    Fraction(f64),
     Integer(i128),
     List(Vec<Node>),
     /// The entries in the order written.
@@ -46,7 +46,7 @@ impl Value {
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Bool(_) => "true or false",
-            Self::Fraction => "a number with a fraction",
+            Self::Fraction(_) => "a number with a fraction",
             Self::Integer(_) => "a number",
             Self::List(_) => "a list",
             Self::Map(_) => "a map",
@@ -179,8 +179,8 @@ impl<'de> Visitor<'de> for Seed<'_> {
         Ok(Raw::Leaf(Value::Integer(i128::try_from(value).unwrap_or(i128::MAX))))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Raw, E> {
-        Ok(Raw::Leaf(Value::Fraction))
+    fn visit_f64<E>(self, value: f64) -> Result<Raw, E> {
+        Ok(Raw::Leaf(Value::Fraction(value)))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Raw, E> {

@@ -161,7 +161,7 @@ impl<'a> Slot<'a> {
                 None
             }
             Value::Text(text) => Some(text),
-            Value::Bool(_) | Value::Integer(_) | Value::Fraction => {
+            Value::Bool(_) | Value::Integer(_) | Value::Fraction(_) => {
                 self.wrong_kind("must be text", "put it in quotes", mistakes);
                 None
             }
@@ -226,6 +226,24 @@ impl<'a> Slot<'a> {
         fits
     }
 
+    /// Reads a price in dollars.
+    pub(super) fn dollars(self, mistakes: &mut Mistakes) -> Option<f64> {
+        #[expect(clippy::cast_precision_loss, reason = "a price has a few digits")]
+        let dollars = match self.node.value {
+            Value::Fraction(number) => number,
+            Value::Integer(number) => number as f64,
+            _ => {
+                self.wrong_kind("must be a number of dollars", "as in `0.014`", mistakes);
+                return None;
+            }
+        };
+        if dollars.is_finite() && dollars >= 0.0 {
+            return Some(dollars);
+        }
+        self.tell("must be a number of dollars, 0 or more", "as in `0.014`", mistakes);
+        None
+    }
+
     /// Reads a size in bytes.
     pub(super) fn size(
         self,
@@ -278,7 +296,7 @@ impl<'a> Slot<'a> {
         hint: &str,
         mistakes: &mut Mistakes,
     ) -> Option<T> {
-        if matches!(self.node.value, Value::Fraction) {
+        if matches!(self.node.value, Value::Fraction(_)) {
             self.tell(&UnitError::NotANumber.to_string(), hint, mistakes);
         } else {
             self.wrong_kind(&format!("must be {wanted}"), hint, mistakes);

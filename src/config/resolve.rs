@@ -8,6 +8,7 @@ mod aws;
 mod flow;
 mod merge;
 mod pattern;
+mod prices;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use super::document::{Node, Value};
 use super::reader::{Block, Slot};
 use super::schema;
 use super::{Aws, Config, Produce, defaults, limits};
+use crate::cost::Prices;
 use flow::Flow;
 
 /// Returns what the document means, or notes at least one mistake.
@@ -39,6 +41,7 @@ pub(super) fn resolve(root: &Node, mistakes: &mut Mistakes) -> Option<Config> {
         .field("state_dir", PathBuf::from(defaults::STATE_DIR), |slot| state_dir(slot, mistakes));
     let aws = top.field("aws", Aws::default(), |slot| aws::aws(slot, mistakes)).value;
     let metrics = top.slot("metrics").and_then(|slot| metrics(slot, mistakes));
+    let prices = top.field("prices", Prices::default(), |slot| prices::prices(slot, mistakes));
     let checkpoint_interval =
         top.field("checkpoint_interval", defaults::CHECKPOINT_INTERVAL, |slot| {
             slot.duration(&limits::CHECKPOINT_INTERVAL, mistakes)
@@ -54,6 +57,7 @@ pub(super) fn resolve(root: &Node, mistakes: &mut Mistakes) -> Option<Config> {
         aws,
         produce: produce?,
         metrics,
+        prices: prices.value,
         checkpoint_interval: checkpoint_interval.value,
         drain_deadline: drain_deadline.value,
     })

@@ -20,7 +20,15 @@ const fn schema(name: &'static str, keys: &'static [&'static str]) -> Schema {
 
 pub(super) static TOP: Schema = Schema {
     name: "the top level",
-    keys: &["state_dir", "aws", "produce", "metrics", "checkpoint_interval", "drain_deadline"],
+    keys: &[
+        "state_dir",
+        "aws",
+        "produce",
+        "metrics",
+        "prices",
+        "checkpoint_interval",
+        "drain_deadline",
+    ],
     absent: &["consume"],
 };
 
@@ -31,6 +39,20 @@ pub(super) static ASSUME_ROLE: Schema =
     schema("`assume_role`", &["role_arn", "external_id", "session_name"]);
 
 pub(super) static METRICS: Schema = schema("`metrics`", &["listen"]);
+
+pub(super) static PRICES: Schema = schema(
+    "`prices`",
+    &[
+        "as_of",
+        "payload_units",
+        "shard_hour",
+        "stream_hour",
+        "on_demand_ingest",
+        "on_demand_retrieval",
+        "advantage_ingest",
+        "advantage_retrieval",
+    ],
+);
 
 pub(super) static FLOW: Schema = schema(
     "an entry of `produce`",
@@ -66,5 +88,16 @@ pub(super) static SHIP: Schema = schema(
 );
 
 /// All blocks.
-pub(super) static ALL: [&Schema; 10] =
-    [&TOP, &AWS, &ASSUME_ROLE, &METRICS, &FLOW, &MERGE, &PARTITION_KEY, &MULTILINE, &TAIL, &SHIP];
+pub(super) static ALL: [&Schema; 11] = [
+    &TOP,
+    &AWS,
+    &ASSUME_ROLE,
+    &METRICS,
+    &PRICES,
+    &FLOW,
+    &MERGE,
+    &PARTITION_KEY,
+    &MULTILINE,
+    &TAIL,
+    &SHIP,
+];

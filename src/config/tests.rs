@@ -111,6 +111,18 @@ fn a_small_configuration_has_the_defaults() {
 }
 
 #[test]
+fn prices_that_are_others_go_under_another_name() {
+    let prices = |block: &str| {
+        Config::parse(&format!("{SMALL}prices: {block}\n"), "agent.yaml").unwrap().prices
+    };
+    assert_eq!(prices("{ shard_hour: 0.015 }"), Prices::default());
+    let own = prices("{ shard_hour: 1, payload_units: 0.0165 }");
+    assert_eq!((own.shard_hour, own.payload_units, &*own.as_of), (1.0, 0.0165, "as configured"));
+    let named = prices("{ shard_hour: 0.018, as_of: \"eu-central-1, May 2027\" }");
+    assert_eq!((named.shard_hour, &*named.as_of), (0.018, "eu-central-1, May 2027"));
+}
+
+#[test]
 fn settings_are_read_as_written() {
     let text = "\u{feff}produce:\r
   - name: trace.1\r

@@ -9,11 +9,12 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::proof::Verdict;
+use crate::cli::chart::bar;
 use crate::cli::figures::{bytes, count, dollars, duration, many, rate};
 use crate::cli::print;
 use crate::cli::screen::Style;
 use crate::cli::table::{Align, Table};
-use crate::cost::{PRICES_AS_OF, Usage, approximate, saving};
+use crate::cost::{Prices, Usage, approximate, saving};
 use crate::status::Status;
 
 /// The widest bar of the chart.
@@ -135,6 +136,7 @@ impl Outcome {
             return verdict;
         }
         let saving = saving(&self.unmerged, &self.merged);
+        let Prices { as_of, .. } = Prices::default();
         format!(
             "{verdict}\n{}\n{}\n{}\n\n{}\n",
             self.bill(),
@@ -143,7 +145,7 @@ impl Outcome {
             style.dim(&format!(
                 "  Merged, a provisioned stream charges 1/{:.0} for its PUTs, and an on-demand \
                  one 1/{:.1}\n  for ingest. A month: {MONTH_DAYS} days at the demo's {} lines/s. \
-                 Prices: {PRICES_AS_OF},\n  PUT units or ingest alone, without shard and stream \
+                 Prices: {as_of},\n  PUT units or ingest alone, without shard and stream \
                  hours. It took {}.",
                 saving.provisioned,
                 saving.on_demand,
@@ -174,6 +176,7 @@ impl Outcome {
 
     fn bill(&self) -> Table {
         let (one, all) = (&self.unmerged, &self.merged);
+        let prices = Prices::default();
         let month = |amount: f64| dollars(amount * self.times_a_month());
         let right = |heading| (heading, Align::Right);
         let headings = [("", Align::Left), right("a line a record"), right("merged")];
@@ -183,16 +186,20 @@ impl Outcome {
         };
         row("lines", count(one.records), count(one.records));
         row("records", count(one.records), count(all.records));
-        // How many requests unmerged lines would take depends on who sends them: not told.
-        row("requests", "–".to_owned(), count(self.calls));
+        // Nobody sent the lines unmerged: the fewest calls that could carry them.
+        row("PutRecords calls", count(one.fewest_calls()), count(self.calls));
         row("PUT payload units", count(one.payload_units), count(all.payload_units));
         row("on-demand bytes billed", bytes(one.on_demand_bytes), bytes(all.on_demand_bytes));
         row(
             "a month, provisioned",
-            month(one.provisioned_dollars()),
-            month(all.provisioned_dollars()),
+            month(one.provisioned_dollars(&prices)),
+            month(all.provisioned_dollars(&prices)),
         );
-        row("a month, on demand", month(one.on_demand_dollars()), month(all.on_demand_dollars()));
+        row(
+            "a month, on demand",
+            month(one.on_demand_dollars(&prices)),
+            month(all.on_demand_dollars(&prices)),
+        );
         table
     }
 
@@ -210,21 +217,6 @@ impl Outcome {
         let before = line("a line a record", self.unmerged.payload_units);
         format!("{before}\n{}", line("merged", self.merged.payload_units))
     }
-}
-
-/// Returns a bar of `width` cells, filled by eighths of a cell; whatever is not nothing can be
-/// seen.
-fn bar(number: u64, most: u64, width: u64, empty: char) -> String {
-    const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
-    let whole = width.saturating_mul(8);
-    let eighths = number.saturating_mul(whole).checked_div(most).unwrap_or(0).min(whole);
-    let eighths = eighths.max(u64::from(number > 0));
-    let cells = |number: u64| usize::try_from(number).unwrap_or_default();
-    let mut bar = "█".repeat(cells(eighths / 8));
-    bar.push_str(EIGHTHS.get(cells(eighths % 8)).copied().unwrap_or_default());
-    let used = bar.chars().count();
-    bar.extend(std::iter::repeat_n(empty, cells(width).saturating_sub(used)));
-    bar
 }
 
 #[cfg(test)]
@@ -255,7 +247,7 @@ mod tests {
                                 a line a record    merged
         lines                            54,000    54,000
         records                          54,000       460
-        requests                              –        61
+        PutRecords calls                    108        61
         PUT payload units                54,000       460
         on-demand bytes billed         52.7 MiB  11.2 MiB
         a month, provisioned           $ 326.59    $ 2.78
@@ -279,15 +271,6 @@ mod tests {
         ✘ 200 of 1,000 bytes arrived in their place
           web-1/access.log does not go on after byte 200
         "#);
-    }
-
-    #[test]
-    fn a_bar_shows_whatever_is_not_nothing() {
-        assert_eq!(bar(0, 100, 4, ' '), "    ");
-        assert_eq!(bar(1, 1_000_000, 4, ' '), "▏   ");
-        assert_eq!(bar(50, 100, 4, '░'), "██░░");
-        assert_eq!(bar(100, 100, 4, ' '), "████");
-        assert_eq!(bar(5, 0, 4, ' '), "▏   ");
     }
 
     #[test]

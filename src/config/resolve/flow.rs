@@ -59,7 +59,7 @@ fn settings(block: &Block<'_>, mistakes: &mut Mistakes) -> Produce {
     let start_at =
         block.field("start_at", defaults::START_AT, |slot| slot.choice(&START_AT, mistakes)).value;
     let on_oversize = block
-        .field("on_oversize", OnOversize::Split, |slot| slot.choice(&ON_OVERSIZE, mistakes))
+        .field("on_oversize", defaults::ON_OVERSIZE, |slot| slot.choice(&ON_OVERSIZE, mistakes))
         .value;
     let partition_key = block
         .field("partition_key", defaults::PARTITION_KEY, |slot| {

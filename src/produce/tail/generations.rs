@@ -144,9 +144,15 @@ impl Candidate {
     /// will be, read from the original.
     #[must_use]
     pub fn is_compressed(&self) -> bool {
-        const MAGICS: [&[u8]; 4] = [b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"BZh"];
-        MAGICS.iter().any(|magic| self.head.starts_with(magic))
+        is_compressed(&self.head)
     }
+}
+
+/// Returns true where a file that begins with `head` is compressed: gzip, zstd, xz or bzip2.
+#[must_use]
+pub fn is_compressed(head: &[u8]) -> bool {
+    const MAGICS: [&[u8]; 4] = [b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"BZh"];
+    MAGICS.iter().any(|magic| head.starts_with(magic))
 }
 
 /// The generations that are known and not followed.
