@@ -150,8 +150,10 @@ impl Flow {
             .map_err(io::Error::other)?;
         let merger =
             Merger::new(&start.flow, &start.host, Arc::clone(&limit), fastrand::Rng::new());
+        let reading = tracing::info_span!("reading", flow = &*start.flow.name);
+        let shipping_span = tracing::info_span!("shipping", flow = &*start.flow.name);
         let threads = vec![
-            spawn(format!("tail {}", start.flow.name), move || tailer.run())?,
+            spawn(format!("tail {}", start.flow.name), move || reading.in_scope(|| tailer.run()))?,
             spawn(format!("merge {}", start.flow.name), move || {
                 merge(merger, &chunks, &records_in, &wake);
             })?,
@@ -162,7 +164,6 @@ impl Flow {
         let mut sink = Books { shared: Arc::clone(&shared) };
         let stream = Arc::new(Aggregating::new(start.stream, start.flow.merge.aggregates()));
         let told = Arc::clone(&stream);
-        let span = tracing::info_span!("flow", name = &*start.flow.name);
         let shipping = async move {
             let stopped = async move {
                 // A dropped sender means that nobody will ever say stop.
@@ -172,11 +173,12 @@ impl Flow {
             };
             ship::run(shipper, stream, records, &mut sink, &snapshots, stopped).await
         };
-        let shipping = tokio::spawn(shipping.instrument(span));
+        let shipping = tokio::spawn(shipping.instrument(shipping_span.clone()));
         let (stop_committing, stop) = oneshot::channel();
         let interval = start.checkpoint_interval;
         let committing = tokio::spawn(commit_regularly(Arc::clone(&shared), interval, stop));
-        let describing = describe_regularly(told, limit, start.flow.stream);
+        let describing =
+            describe_regularly(told, limit, start.flow.stream).instrument(shipping_span);
         Ok(Self {
             shared,
             threads,

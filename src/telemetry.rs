@@ -45,7 +45,9 @@ pub fn start(format: Format, level: Option<&str>) -> Result<(), ParseError> {
     let events = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let started = match format {
         Format::Json => {
-            events.json().flatten_event(true).with_current_span(false).try_init().is_ok()
+            // The span names the flow. Of spans within spans the innermost says enough.
+            let events = events.json().flatten_event(true);
+            events.with_current_span(true).with_span_list(false).try_init().is_ok()
         }
         Format::Text => events.with_target(false).with_ansi(colours()).try_init().is_ok(),
     };

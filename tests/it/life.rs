@@ -222,6 +222,28 @@ fn logs_are_json() {
     assert!(finished.stdout.is_empty(), "{finished:?}");
 }
 
+/// What a flow's log events tell of names the flow, in JSON too: with ten flows it is the first question.
+#[test]
+fn log_events_of_shipping_name_their_flow() {
+    let fault = crate::support::endpoint::CallFault::AccessDenied;
+    let scene = Scene::new(92, &Settings::default(), Script::healthy().call(fault, 1.0));
+    drop(scene.write(0, 100));
+    let agent = scene.home.start();
+    agent.wait_for_stderr("it is told", DEADLINE, |log| log.contains("shipping is held up"));
+    scene.endpoint.set_script(Script::healthy());
+    scene.arrived().assert_exactly_once();
+    agent.wait_for_stderr("it is over", DEADLINE, |log| log.contains("shipping goes on"));
+    agent.terminate();
+    let finished = agent.wait(DEADLINE);
+    let told = finished.stderr.lines().filter(|line| line.contains("shipping "));
+    let told: Vec<serde_json::Value> =
+        told.map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(told.len() >= 2, "{finished:?}");
+    for event in told {
+        assert_eq!(event["span"]["flow"], "web", "{event}");
+    }
+}
+
 /// Read = acknowledged + in flight + dead-lettered + skipped: while it works, at rest, and stopped.
 #[test]
 fn the_books_balance_at_every_moment() {
