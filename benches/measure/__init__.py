@@ -1,0 +1,1 @@
+"""What benches/run measures with: whole processes, from outside, as an operator would see them."""
