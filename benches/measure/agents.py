@@ -23,19 +23,21 @@ class Agent:
     exact = False
     # Settings with which a line does not wait for company.
     immediate = {}
+    # Whether it speaks nothing but TLS.
+    tls = False
 
     def __init__(self, binary=None):
         self.binary = binary or shutil.which(self.name)
         if not self.binary:
             raise SystemExit(f"{self.name} is not installed")
 
-    def start(self, home, pattern, endpoint, core=None, trusted=None, **settings):
+    def start(self, home, pattern, endpoint, core=None, **settings):
         """Starts it: what it keeps is in `home`, which may be that of an earlier start."""
         home.mkdir(parents=True, exist_ok=True)
         command = self.configure(home, pattern, endpoint, **settings)
         environment = {"PATH": os.environ["PATH"], "HOME": str(home), **CREDENTIALS}
-        if trusted:
-            environment["SSL_CERT_FILE"] = str(trusted)
+        if endpoint.trusted:
+            environment["SSL_CERT_FILE"] = str(endpoint.trusted)
         return Process(command, environment, core)
 
     def configure(self, home, pattern, endpoint, **settings):
@@ -63,9 +65,13 @@ class Kinetail(Agent):
 
 
 class FluentBit(Agent):
-    """Fluent Bit: chunks on disk, or what it holds dies with it; a record is the line alone."""
+    """Fluent Bit, 4.2.2 or newer: chunks on disk, or what it holds dies with it; lines joined.
+
+    Its output plugin makes TLS connections only.
+    """
 
     name = "fluent-bit"
+    tls = True
 
     def configure(self, home, pattern, endpoint):
         config = home / "fluent-bit.yaml"
@@ -93,7 +99,9 @@ class FluentBit(Agent):
                   log_key: log
                   endpoint: 127.0.0.1
                   port: {endpoint.port}
-                  tls: off
+                  tls: on
+                  tls.ca_file: {endpoint.trusted}
+                  simple_aggregation: true
                   retry_limit: no_limits
             """))
         return [self.binary, "-c", config]

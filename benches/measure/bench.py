@@ -3,16 +3,16 @@ import itertools
 import shutil
 
 from .agents import Kinetail
-from .endpoint import Endpoint
+from .endpoint import Endpoint, certificate
 
 
 class Bench:
     """One run of the benchmarks."""
 
-    def __init__(self, options, root, built, binary, peers, work):
+    def __init__(self, options, root, tools, binary, peers, work):
         self.options = options
         self.root = root
-        self.tools = built / "examples"
+        self.tools = tools
         self.work = work
         self.kinetail = Kinetail(binary)
         self.agents = [self.kinetail, *peers]
@@ -28,9 +28,10 @@ class Bench:
         """Returns a path for a fresh directory of logs."""
         return self.work / f"logs-{next(self.numbers)}"
 
-    def endpoint(self, **settings):
-        """Starts a null endpoint."""
-        return Endpoint(self.tools, **settings)
+    def endpoint(self, agent=None, tls=False, **settings):
+        """Starts a null endpoint, with TLS where that is asked for or the agent cannot do without."""
+        pair = certificate(self.work) if tls or (agent and agent.tls) else None
+        return Endpoint(self.tools, pair, **settings)
 
     def clear(self):
         """Removes what the parts so far have written."""

@@ -17,6 +17,8 @@ class Endpoint:
             [*pinned, tools / "null-endpoint", *tls, *(["--latency"] if latency else [])],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )
+        # What a client has to trust, where the endpoint speaks TLS.
+        self.trusted = certificate[0] if certificate else None
         self.url = self.process.stdout.readline().strip()
         self.bytes = self.records = 0
         # When the first and the last call had arrived: nanoseconds since 1970.

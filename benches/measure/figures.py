@@ -22,8 +22,8 @@ class Figure:
 
     @property
     def met(self):
-        """Whether the goal is met; None without a goal."""
-        if self.goal is None:
+        """Whether the goal is met; None without a goal, which are kinetail's alone."""
+        if self.goal is None or self.agent != "kinetail":
             return None
         return self.value >= self.goal if self.least else self.value <= self.goal
 

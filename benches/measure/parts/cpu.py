@@ -7,7 +7,6 @@ import statistics
 
 from .. import logs
 from ..bench import drain
-from ..endpoint import certificate
 from ..figures import Figure
 from ..process import measure
 
@@ -20,24 +19,23 @@ def run(bench):
     files = logs.generate(bench.tools, bench.logs(), options.files or 20,
                           (options.size or 400) * 1_000_000)
     size = sum(file.stat().st_size for file in files)
-    pair = certificate(bench.work)
     for scheme in ("http", "https"):
-        with bench.endpoint(certificate=pair if scheme == "https" else None) as endpoint:
-            yield from ratios(bench, scheme, endpoint, files, size, pair[0])
-            # A peer's TLS settings are its own affair: its cost is told on the plain road.
-            if scheme == "http":
-                for peer in bench.agents[1:]:
-                    yield whole(bench, peer, endpoint, files, size)
+        with bench.endpoint(tls=scheme == "https") as endpoint:
+            yield from ratios(bench, scheme, endpoint, files, size)
+    for peer in bench.agents[1:]:
+        with bench.endpoint(peer) as endpoint:
+            yield whole(bench, peer, endpoint, files, size)
 
 
-def ratios(bench, scheme, endpoint, files, size, trusted):
+def ratios(bench, scheme, endpoint, files, size):
     floors, agents, peaks = [], [], []
     for _ in range(bench.options.runs):
-        used, _ = measure([bench.tools / "floor", endpoint.url, "--ca", trusted, *files])
+        trusted = ["--ca", endpoint.trusted] if endpoint.trusted else []
+        used, _ = measure([bench.tools / "floor", endpoint.url, *trusted, *files])
         floors.append(used)
         least = endpoint.report()
         process = bench.kinetail.start(bench.home(), f"{files[0].parent}/*.log", endpoint,
-                                       trusted=trusted, once=True)
+                                       once=True)
         with process:
             used, peak = process.finish()
         agents.append(used)
@@ -56,11 +54,11 @@ def ratios(bench, scheme, endpoint, files, size, trusted):
 
 def whole(bench, peer, endpoint, files, size):
     """Ships all with a peer, which does not end by itself."""
-    before = endpoint.bytes
     process = peer.start(bench.home(), f"{files[0].parent}/*.log", endpoint)
     with process:
         used = drain(peer, process, endpoint, size)
         peak = process.memory("VmHWM")
         process.stop()
-    note = f"peak {peak:.0f} MiB; {(endpoint.bytes - before) / size:.1%} of the bytes came"
-    return Figure("cpu", "CPU per GiB, http", used * GIB / size, "s", agent=peer.name, note=note)
+    note = f"peak {peak:.0f} MiB; {endpoint.bytes / size:.1%} of the bytes came"
+    scheme = endpoint.url.split(":")[0]
+    return Figure("cpu", f"CPU per GiB, {scheme}", used * GIB / size, "s", agent=peer.name, note=note)

@@ -33,7 +33,7 @@ def idle(bench, agent, files, size, paths):
     memory, share = GOALS.get(files, (None, None))
     size = sum(path.stat().st_size for path in paths)
     home, pattern = bench.home(), f"{paths[0].parent.parent}/*/*.log"
-    with bench.endpoint() as endpoint:
+    with bench.endpoint(agent) as endpoint:
         with agent.start(home, pattern, endpoint) as process:
             drain(agent, process, endpoint, size)
             time.sleep(SETTLE)

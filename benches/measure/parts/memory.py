@@ -38,7 +38,7 @@ def counts(options, usual):
 
 
 def backlog(bench, agent, directory, files, size):
-    with bench.endpoint() as endpoint:
+    with bench.endpoint(agent) as endpoint:
         begun = time.monotonic()
         with agent.start(bench.home(), f"{directory}/*.log", endpoint) as process:
             used = drain(agent, process, endpoint, size)
@@ -58,7 +58,7 @@ def dead(bench, agent, gone):
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     _, paths = logs.idle(bench.logs(), files)
     pattern = f"{paths[0].parent.parent}/*/*.log"
-    with bench.endpoint() as endpoint:
+    with bench.endpoint(agent) as endpoint:
         with agent.start(bench.home(), pattern, endpoint) as process:
             written = sum(path.stat().st_size for path in paths)
             writers = [open(path, "ab", buffering=0) for path in paths]

@@ -36,7 +36,7 @@ def run(bench):
     for agent in bench.agents:
         times = []
         for _ in range(STARTS):
-            with bench.endpoint() as endpoint:
+            with bench.endpoint(agent) as endpoint:
                 with agent.start(bench.home(), f"{directory}/*.log", endpoint) as process:
                     times.append(arrival(endpoint, process.started, 60))
                     time.sleep(0.2)
