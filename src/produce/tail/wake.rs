@@ -3,9 +3,14 @@
 //! Invariant: a ring between a look and the wait that follows it ends that wait at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+
+/// How long room is gathered once some is there, where it was waited for: memory comes back block by
+/// block, and to wake a sleeping processor for each of them costs more than to read the block.
+const GATHER: Duration = Duration::from_millis(2);
 
 /// A bell that is rung from any thread and waited for by one.
 #[derive(Debug)]
@@ -50,6 +55,10 @@ impl Wake {
 
     /// Waits for a ring, or until `timeout` has passed.
     pub fn wait(&self, timeout: Duration) {
-        let _ = self.rung.recv_timeout(timeout);
+        let rung = self.rung.recv_timeout(timeout).is_ok();
+        if rung && self.starved.load(Ordering::Acquire) {
+            thread::sleep(GATHER.min(timeout));
+            let _ = self.rung.try_recv();
+        }
     }
 }
