@@ -37,9 +37,10 @@ use self::tail::buffer::Budget;
 use self::tail::tailer::{Surroundings, Tailer};
 use self::tail::wake::Wake;
 use self::tail::{FileEvent, TailStatus};
-use crate::checkpoint::{FileRow, KeyAllocator, Writer};
+use crate::checkpoint::{Commit, FileRow, KeyAllocator, Writer};
 use crate::config::Produce;
 use crate::position::Run;
+use crate::record::Record;
 use crate::status::FlowStatus;
 use crate::stream::Stream;
 use crate::stream::aggregating::Aggregating;
@@ -136,9 +137,10 @@ impl Flow {
         let (chunks_in, chunks) = bounded(CHUNKS);
         let queued = QUEUED.checked_div(start.flow.merge.max_bytes).unwrap_or(RECORDS);
         let (records_in, records) = mpsc::channel(queued.clamp(2, RECORDS));
+        let budget = Budget::new(start.flow.tail.buffer, Arc::clone(&wake));
         let around = Surroundings {
             output: chunks_in,
-            budget: Budget::new(start.flow.tail.buffer, Arc::clone(&wake)),
+            budget: Arc::clone(&budget),
             wake: Arc::clone(&wake),
             keys: start.keys.clone(),
             limit: Arc::clone(&limit),
@@ -161,7 +163,7 @@ impl Flow {
         let (stop_shipping, stop) = oneshot::channel();
         let shipper =
             Shipper::new(start.flow.ship.clone(), start.flow.merge.joins(), fastrand::Rng::new());
-        let mut sink = Books { shared: Arc::clone(&shared) };
+        let mut sink = Books { shared: Arc::clone(&shared), budget };
         let stream = Arc::new(Aggregating::new(start.stream, start.flow.merge.aggregates()));
         let told = Arc::clone(&stream);
         let shipping = async move {
@@ -282,10 +284,20 @@ impl Shared {
 
     /// Commits what has changed since the last commit; what fails is offered again by the next.
     async fn commit(&self) {
-        let Some(commit) = self.ledger().take_commit() else {
-            lock(&self.committed).at = Some(Instant::now());
-            return;
-        };
+        loop {
+            let Some(commit) = self.ledger().take_commit() else { break };
+            if !self.write(commit).await {
+                return;
+            }
+            if !self.ledger().has_rest() {
+                break;
+            }
+        }
+        lock(&self.committed).at = Some(Instant::now());
+    }
+
+    /// Returns true where it was written.
+    async fn write(&self, commit: Commit) -> bool {
         let offered = commit.clone();
         // No answer: the committing thread is gone, and nothing was written.
         let outcome = match self.writer.commit(commit).await {
@@ -294,15 +306,16 @@ impl Shared {
             }
             Err(_) => Err((offered, "the committing thread has ended".to_owned())),
         };
-        let mut committed = lock(&self.committed);
         match outcome {
             Ok(()) => {
                 self.ledger().committed();
-                *committed = Committed { at: Some(Instant::now()), error: None };
+                lock(&self.committed).error = None;
+                true
             }
             Err((commit, error)) => {
                 self.ledger().commit_failed(commit);
-                committed.error = Some(error);
+                lock(&self.committed).error = Some(error);
+                false
             }
         }
     }
@@ -316,13 +329,19 @@ impl Shared {
 #[derive(Debug)]
 struct Books {
     shared: Arc<Shared>,
+    budget: Arc<Budget>,
 }
 
 impl Books {
-    fn settle(&self, receipt: Receipt) {
+    /// Returns how many bytes are settled by it.
+    fn settle(&self, receipt: Receipt) -> u64 {
         let mut ledger = self.shared.ledger();
+        let bytes = |record: &Record| record.runs.iter().map(|run| run.span.len()).sum();
         match receipt {
-            Receipt::Accepted(record) => ledger.accepted(&record.runs),
+            Receipt::Accepted(record) => {
+                ledger.accepted(&record.runs);
+                bytes(&record)
+            }
             Receipt::Poisoned(record, reason) => {
                 tracing::error!(
                     flow = &*self.shared.name,
@@ -332,6 +351,7 @@ impl Books {
                 );
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 ledger.dead_lettered(&record, &reason, now.as_secs());
+                bytes(&record)
             }
         }
     }
@@ -343,14 +363,13 @@ impl Sink for Books {
     }
 
     fn on_receipt(&mut self, receipt: Receipt) {
-        self.settle(receipt);
-        // A file may wait for its own bytes to be settled, whosever memory they were in.
-        self.shared.wake.room();
+        let bytes = self.settle(receipt);
+        self.budget.settled(bytes);
     }
 
     fn on_skipped(&mut self, run: Run) {
         self.shared.ledger().skipped(&run);
-        self.shared.wake.room();
+        self.budget.settled(run.span.len());
     }
 }
 

@@ -33,6 +33,10 @@ use crate::produce::tail::{FileEvent, Opened};
 use crate::record::Record;
 use crate::status::{FileStatus, Totals};
 
+/// The most rows of a commit: ten thousand files that are found at once must not take memory for all
+/// their rows at once.
+pub const COMMIT_ROWS_MAX: usize = 1024;
+
 /// What became of a run.
 #[derive(Clone, Copy, Debug)]
 enum Fate {
@@ -56,6 +60,8 @@ pub struct Ledger {
     /// The keys of the ended rows in `known`, longest ended first.
     ended: VecDeque<FileKey>,
     changed: BTreeSet<FileKey>,
+    /// Of those that had changed when a commit was begun, the ones that are still to follow.
+    following: BTreeSet<FileKey>,
     removed: BTreeSet<FileKey>,
     letters: Vec<DeadLetter>,
     /// Whether the store has still to be told that the flow has started.
@@ -78,6 +84,7 @@ impl Ledger {
             known: BTreeMap::new(),
             ended: VecDeque::new(),
             changed: BTreeSet::new(),
+            following: BTreeSet::new(),
             removed: BTreeSet::new(),
             letters: Vec::new(),
             announce: true,
@@ -153,11 +160,18 @@ impl Ledger {
     pub fn is_dirty(&self) -> bool {
         self.announce
             || !self.changed.is_empty()
+            || self.has_rest()
             || !self.removed.is_empty()
             || !self.letters.is_empty()
     }
 
-    /// Returns what has changed since the last commit. `None` where nothing has, and as long as the
+    /// Returns true where the last commit left rows over for another one, to be taken at once.
+    #[must_use]
+    pub fn has_rest(&self) -> bool {
+        !self.following.is_empty()
+    }
+
+    /// Returns what has changed since the last commit, at most [`COMMIT_ROWS_MAX`] rows of it. `None` where nothing has, and as long as the
     /// commit before is with the store: answer each with [`Ledger::committed`] or
     /// [`Ledger::commit_failed`].
     pub fn take_commit(&mut self) -> Option<Commit> {
@@ -167,9 +181,14 @@ impl Ledger {
         self.outstanding = true;
         let started = if self.announce { vec![Arc::clone(&self.flow)] } else { Vec::new() };
         self.announce = false;
-        let changed = std::mem::take(&mut self.changed);
-        let mut files = Vec::with_capacity(changed.len());
-        files.extend(changed.into_iter().filter_map(|key| self.row(key)));
+        if self.following.is_empty() {
+            self.following = std::mem::take(&mut self.changed);
+        }
+        let mut keys = std::mem::take(&mut self.following);
+        if let Some(&first) = keys.iter().nth(COMMIT_ROWS_MAX) {
+            self.following = keys.split_off(&first);
+        }
+        let files = keys.into_iter().filter_map(|key| self.row(key)).collect();
         Some(Commit {
             started,
             files,
@@ -187,6 +206,7 @@ impl Ledger {
     pub fn commit_failed(&mut self, commit: Commit) {
         self.outstanding = false;
         self.announce |= !commit.started.is_empty();
+        self.changed.append(&mut self.following);
         self.changed.extend(commit.files.iter().map(|row| row.key));
         self.removed.extend(commit.removed);
         let later = std::mem::replace(&mut self.letters, commit.dead_letters);

@@ -133,8 +133,9 @@ pub struct Merger {
 impl Merger {
     /// Makes a merger for `flow` on `host`, within `limit`; `rng` draws random partition keys.
     ///
-    /// It holds at most `tail.buffer` bytes beside the last chunk, in at most twice the memory:
-    /// when more wait for company, the oldest record goes.
+    /// It holds at most a quarter of `tail.buffer` beside the last chunk (or one full record), in at
+    /// most twice the memory: when more wait for company, the oldest record goes. The rest is for
+    /// what is on its way.
     #[must_use]
     pub fn new(flow: &Produce, host: &str, limit: Arc<RecordLimit>, rng: fastrand::Rng) -> Self {
         Self {
@@ -144,7 +145,7 @@ impl Merger {
             records: Records::new(flow, limit, rng),
             files: BTreeMap::new(),
             held: 0,
-            hold: flow.tail.buffer,
+            hold: (flow.tail.buffer / 4).max(flow.merge.max_bytes).min(flow.tail.buffer),
             max_age: flow.merge.max_age,
         }
     }

@@ -97,6 +97,28 @@ fn a_failed_commit_is_offered_again_with_what_came_since_and_letters_in_order() 
 }
 
 #[test]
+fn many_rows_are_committed_in_several_commits_and_all_again_where_one_fails() {
+    let mut ledger = ledger();
+    let files = COMMIT_ROWS_MAX as u64 * 2 + 1;
+    for key in 1..=files {
+        open(&mut ledger, key, 0).read_to(10);
+    }
+    assert_eq!(commit(&mut ledger).files.len(), COMMIT_ROWS_MAX);
+    assert!(ledger.has_rest());
+    ledger.accepted(&[run(1, 0, 10), run(files, 0, 10)]);
+    let second = ledger.take_commit().unwrap();
+    ledger.commit_failed(second);
+    assert!(!ledger.has_rest(), "it begins anew");
+    let rows: Vec<_> = (0..2).flat_map(|_| commit(&mut ledger).files).collect();
+    assert!(!ledger.is_dirty());
+    let keys: Vec<_> = rows.iter().map(|row| row.key.0).collect();
+    let expected: Vec<_> = [1].into_iter().chain(COMMIT_ROWS_MAX as u64 + 1..=files).collect();
+    assert_eq!(keys, expected, "what changed since, and what was not written");
+    let last = rows.last().map(|row| row.position.offset);
+    assert_eq!((rows[0].position.offset, last), (10, Some(10)));
+}
+
+#[test]
 fn a_file_that_is_gone_leaves_the_table_once_it_is_settled() {
     let mut ledger = ledger();
     open(&mut ledger, 1, 0).read_to(30);
@@ -183,7 +205,11 @@ fn ended_files_are_remembered_within_the_bound() {
     }
     assert_eq!(ledger.known.len(), ENDED_ROWS_MAX);
     assert_eq!(ledger.ended.len(), ENDED_ROWS_MAX);
-    assert_eq!(commit(&mut ledger).files.len(), ENDED_ROWS_MAX);
+    let mut rows = commit(&mut ledger).files.len();
+    while ledger.has_rest() {
+        rows += commit(&mut ledger).files.len();
+    }
+    assert_eq!(rows, ENDED_ROWS_MAX);
     open(&mut ledger, last, 1);
     assert_eq!(ledger.ended.len(), ENDED_ROWS_MAX - 1);
     assert!(!commit(&mut ledger).files[0].ended);

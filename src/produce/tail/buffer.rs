@@ -1,8 +1,12 @@
 //! The memory that lines are read into: a bounded budget of recycled blocks for one flow.
 //!
-//! Invariant: the bytes lent out never exceed the budget, but for one loan at a time that is larger
-//! than the whole budget (a very long line), which is lent only while nothing else is. A loan ends
-//! when the last [`Bytes`] slice of it is dropped, whichever thread does that.
+//! Invariant: neither the bytes lent out nor those read and not settled exceed the budget, but for one
+//! loan at a time that is larger than half of it (a very long line), which is lent only while nothing
+//! else is. A loan ends when the last [`Bytes`] slice of it is dropped, whichever thread does that.
+//!
+//! Both are counted, because merging copies: a loan may be back long before its bytes are settled
+//! (they wait in an open record, or in one that was put together from many files), and a slice of a
+//! few bytes may hold a whole block.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +34,8 @@ const OVERHEAD: usize = 128;
 pub struct Budget {
     limit: usize,
     lent: AtomicUsize,
+    /// Bytes that were read and are not settled.
+    unsettled: AtomicUsize,
     /// Blocks that came back, to be lent again: a fresh block costs page faults.
     free: Mutex<Vec<Vec<u8>>>,
     /// Told when something comes back.
@@ -48,13 +54,20 @@ impl Budget {
     /// Returns a budget of `limit` bytes.
     #[must_use]
     pub fn new(limit: usize, wake: Arc<Wake>) -> Arc<Self> {
-        Arc::new(Self { limit, lent: AtomicUsize::new(0), free: Mutex::default(), wake })
+        let (lent, unsettled) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { limit, lent, unsettled, free: Mutex::default(), wake })
     }
 
     /// Returns true where a loan of a whole block would be given.
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.fits(BLOCK)
+    }
+
+    /// Returns true while less than half of the memory is used: nobody's share is touched yet.
+    #[must_use]
+    pub fn is_ample(&self) -> bool {
+        self.limit.saturating_sub(self.used()) >= (self.limit / 2).saturating_add(BLOCK)
     }
 
     /// Returns how much one of `files` files may read in its next turn: it has `unsettled` bytes on
@@ -66,11 +79,11 @@ impl Budget {
     /// the default of 8 MiB, nine hundred files have one.)
     #[must_use]
     pub fn portion(&self, unsettled: u64, searched: u64, files: usize) -> Option<usize> {
-        let free = self.limit.saturating_sub(self.lent());
-        let common = self.limit / 2;
-        if free >= common.saturating_add(BLOCK) {
+        if self.is_ample() {
             return Some(BLOCK);
         }
+        let free = self.limit.saturating_sub(self.used());
+        let common = self.limit / 2;
         // One block is what everybody reads into before the lines are copied.
         let share = common.saturating_sub(BLOCK) / files.max(1);
         let share = share.saturating_sub(OVERHEAD).max(SHARE_MIN);
@@ -90,6 +103,19 @@ impl Budget {
     #[must_use]
     pub fn lent(&self) -> usize {
         self.lent.load(Ordering::Acquire)
+    }
+
+    /// Counts bytes that are passed on: they use the budget until they are [settled](Self::settled).
+    pub fn passed_on(&self, bytes: usize) {
+        self.unsettled.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    /// Counts bytes that are settled: accepted, dead-lettered or skipped.
+    pub fn settled(&self, bytes: u64) {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self.unsettled.fetch_sub(bytes, Ordering::AcqRel);
+        // A file may wait for its own bytes to be settled, whosever memory they were in.
+        self.wake.room();
     }
 
     /// Lends `size` writable bytes, or nothing where that would exceed the budget. Sizes up to a
@@ -117,8 +143,14 @@ impl Budget {
 
     /// Only one thread borrows, so a check before the addition cannot be overtaken by another loan.
     fn fits(&self, charge: usize) -> bool {
-        let lent = self.lent();
-        lent == 0 || lent.saturating_add(charge) <= self.limit
+        if charge > self.limit / 2 {
+            return self.lent() == 0;
+        }
+        self.used().saturating_add(charge) <= self.limit
+    }
+
+    fn used(&self) -> usize {
+        self.lent().max(self.unsettled.load(Ordering::Acquire))
     }
 
     fn free(&self) -> std::sync::MutexGuard<'_, Vec<Vec<u8>>> {
@@ -237,6 +269,21 @@ mod tests {
         let small = budget.lend(1).unwrap();
         assert!(budget.lend(10 * BLOCK).is_none());
         drop(small);
+    }
+
+    #[test]
+    fn what_was_read_uses_the_budget_until_it_is_settled_whoever_holds_it() {
+        let budget = budget(4 * BLOCK);
+        for _ in 0..3 {
+            drop(budget.lend(BLOCK).unwrap());
+            budget.passed_on(BLOCK);
+        }
+        assert!(budget.has_room(), "a quarter is left");
+        budget.passed_on(1);
+        assert!(!budget.has_room());
+        assert!(budget.lend(1).is_none() && budget.portion(0, 0, 1).is_none());
+        budget.settled(BLOCK as u64);
+        assert!(budget.lend(1).is_some());
     }
 
     #[test]

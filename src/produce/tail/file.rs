@@ -266,6 +266,7 @@ impl TailedFile {
             loan.freeze(held, held.saturating_add(whole))
         };
         let more = if at_end { More::No } else { More::Likely };
+        budget.passed_on(data.len());
         Ok(Turn::Chunk(self.pass_on(data, preceding, true, now), more))
     }
 
@@ -323,6 +324,7 @@ impl TailedFile {
         }
         let preceding = self.preceding.after(data.get(..length).unwrap_or_default());
         let data = loan.freeze(held, wanted);
+        budget.passed_on(data.len());
         Ok(Turn::Chunk(self.pass_on(data, preceding, ends_line, now), More::Likely))
     }
 

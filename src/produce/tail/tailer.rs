@@ -21,6 +21,7 @@ use super::buffer::Budget;
 use super::file::{Name, TailedFile};
 use super::generations::{Candidate, Ended, Generations};
 use super::identity::Known;
+use super::turns::PATIENCE;
 use super::wake::Wake;
 use super::{FileEvent, Opened, Output, TailStatus};
 use crate::checkpoint::{FileRow, KeyAllocator};
@@ -113,6 +114,8 @@ pub struct Tailer {
     pub(super) next_scan: Instant,
     next_housekeeping: Instant,
     next_poll: Instant,
+    /// Since when no whole block was to be had, while something waited to be read.
+    pub(super) short_since: Option<Instant>,
     /// Whether some files are polled: their changes ring no bell.
     polls: bool,
 }
@@ -155,6 +158,7 @@ impl Tailer {
             next_scan: now,
             next_housekeeping: now,
             next_poll: now,
+            short_since: None,
             polls: false,
             around,
         })
@@ -357,6 +361,8 @@ impl Tailer {
         if self.polls {
             next = next.min(self.next_poll);
         }
+        let patience = self.short_since.map(|since| since + PATIENCE).filter(|end| *end > now);
+        next = patience.map_or(next, |end| next.min(end));
         next.saturating_duration_since(now).max(Duration::from_millis(1))
     }
 

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::file::{More, Name, Turn};
 use super::generations::Candidate;
@@ -16,6 +16,11 @@ use crate::position::{FileKey, Fingerprint};
 
 /// Turns between two looks at what has changed: a busy file must not delay the notice of a rename.
 const TURNS: usize = 16;
+
+/// How long files wait for a whole block before they take what their shares allow. While the stream
+/// takes what is sent, memory comes back sooner, and whole blocks cost a fraction of many small reads;
+/// a throttled shard may keep its half of the memory for seconds.
+pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 
 impl Tailer {
     /// Reads a few turns; returns true where something is left to read and there is no room for it.
@@ -38,7 +43,7 @@ impl Tailer {
 
     /// Gives the file whose turn it is one; false where there was no room for it.
     fn turn(&mut self, now: Instant) -> bool {
-        let Some((key, portion)) = self.next_ready() else { return self.ready.is_empty() };
+        let Some((key, portion)) = self.next_ready(now) else { return self.ready.is_empty() };
         if !self.make_open(key, now) {
             return true;
         }
@@ -68,7 +73,12 @@ impl Tailer {
 
     /// Takes the next file that has not taken its share of the memory yet, and how much it may read:
     /// the files of a throttled shard cannot take what the others need.
-    fn next_ready(&mut self) -> Option<(FileKey, usize)> {
+    fn next_ready(&mut self, now: Instant) -> Option<(FileKey, usize)> {
+        if self.around.budget.is_ample() {
+            self.short_since = None;
+        } else if now < *self.short_since.get_or_insert(now) + PATIENCE {
+            return None;
+        }
         for _ in 0..self.ready.len() {
             let key = self.ready.pop_front()?;
             let Some(file) = self.files.get_mut(&key) else { continue };
