@@ -34,9 +34,9 @@ pub(super) struct Body {
     pub(super) sha256: String,
 }
 
-/// Bodies kept to be used again. One comes back for one that is taken, so few hit nearly always, and
+/// Bodies kept to be used again. One comes back for one that is taken, so one hits nearly always, and
 /// an idle agent does not hold the memory of its busiest moment.
-const FREE_MAX: usize = 2;
+const FREE_MAX: usize = 1;
 
 /// Memory for bodies, used again: fresh memory for each megabyte costs page faults as dear as its
 /// base64.
