@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::checkpoint::{self, Store, Writer};
 use crate::config::{Config, Produce};
 use crate::control::StatusSource;
@@ -46,6 +48,22 @@ impl Error {
     pub fn is_in_use(&self) -> bool {
         matches!(self, Self::Checkpoint(checkpoint::Error::InUse { .. }))
     }
+}
+
+/// Descriptors for what is no followed file: connections, the state directory, inotify, logs.
+const DESCRIPTORS_OTHER: u64 = 128;
+
+/// Allows the process as many descriptors as it may have, and returns how many the files of each of
+/// so many flows may take. The usual 1,024 are there for programs that use `select`, and a backlog of
+/// rotated files needs more: each can be read by its descriptor only.
+fn descriptors(flows: usize) -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if setrlimit(Resource::Nofile, raised).is_ok() {
+        limit = raised;
+    }
+    let all = limit.current.unwrap_or(u64::MAX).saturating_sub(DESCRIPTORS_OTHER);
+    usize::try_from(all).unwrap_or(usize::MAX) / flows.max(1)
 }
 
 /// A running agent.
@@ -91,6 +109,7 @@ impl Agent {
         let keys = store.keys();
         let writer = Arc::new(Writer::start(store, config.produce.len())?);
         let mut flows = Vec::new();
+        let descriptors = descriptors(config.produce.len());
         for (flow, (rows, first_ever)) in config.produce.iter().zip(loaded) {
             let stream = Kinesis::connect(&config.aws, &flow.stream, flow.ship.timeout).await;
             let start = Start {
@@ -100,6 +119,7 @@ impl Agent {
                 rows,
                 first_ever,
                 once: mode == Mode::Once,
+                descriptors,
                 keys: keys.clone(),
                 writer: Arc::clone(&writer),
                 checkpoint_interval: config.checkpoint_interval,

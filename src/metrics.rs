@@ -53,6 +53,7 @@ const COUNTERS: &[(&str, &str, Read<u64>)] = &[
         flow.totals.skipped_bytes
     }),
     ("lost_bytes", "Bytes gone before anybody could read them", |flow| flow.totals.lost_bytes),
+    ("missed_files", "Files gone before anybody could open them", |flow| flow.missed_files),
     ("calls", "PutRecords calls made", |flow| flow.sent.calls),
     ("calls_failed", "PutRecords calls that failed as a whole", |flow| flow.sent.calls_failed),
     ("records", "Records accepted", |flow| flow.sent.records),

@@ -80,6 +80,8 @@ pub struct Start<S> {
     pub first_ever: bool,
     /// Whether it ends when all that is there has been shipped.
     pub once: bool,
+    /// The most descriptors that its files may have.
+    pub descriptors: usize,
     /// Numbers for new files.
     pub keys: KeyAllocator,
     /// Where positions are committed.
@@ -139,6 +141,7 @@ impl Flow {
         let (records_in, records) = mpsc::channel(queued.clamp(2, RECORDS));
         let budget = Budget::new(start.flow.tail.buffer, Arc::clone(&wake));
         let around = Surroundings {
+            descriptors: start.descriptors,
             output: chunks_in,
             budget: Arc::clone(&budget),
             wake: Arc::clone(&wake),
@@ -269,6 +272,7 @@ impl Shared {
             name: self.name.to_string(),
             stream: self.stream.clone(),
             watching: self.tail.watching().to_owned(),
+            missed_files: self.tail.missed_files(),
             problems,
             files: ledger.files(),
             totals: ledger.totals(),

@@ -54,6 +54,9 @@ pub struct FlowStatus {
     pub files: Vec<FileStatus>,
     /// The sums over all files, including those no longer listed.
     pub totals: Totals,
+    /// Files that came, were written, and went before they could be opened, this run of the agent.
+    #[serde(default)]
+    pub missed_files: u64,
     /// What was sent.
     pub sent: Sent,
 }

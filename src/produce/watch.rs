@@ -6,19 +6,19 @@
 
 pub mod facts;
 pub mod patterns;
+mod told;
+pub mod unopened;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use notify::event::{EventKind, Flag, ModifyKind};
 use notify::{Config, Event, RecommendedWatcher, RecursiveMode, Watcher};
 
 use self::facts::{Facts, Place};
+use self::told::Told;
+use self::unopened::Step;
 use super::tail::wake::Wake;
-
-/// The most changed paths remembered between two looks; beyond it everything is scanned.
-const PATHS_MAX: usize = 16 * 1024;
 
 /// What a change asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +34,8 @@ pub enum Change {
 pub struct Changes {
     /// What happened to which path; the stronger change wins.
     pub paths: HashMap<PathBuf, Change>,
+    /// What happened to names, in order: whoever looks late can still tell where a file went.
+    pub steps: Vec<Step>,
     /// Whether more may have happened than `paths` says.
     pub rescan: bool,
 }
@@ -44,27 +46,6 @@ impl Changes {
     pub fn is_empty(&self) -> bool {
         self.paths.is_empty() && !self.rescan
     }
-
-    /// Takes in one event of the watcher.
-    fn add(&mut self, event: &Event) {
-        if event.attrs.flag() == Some(Flag::Rescan) {
-            self.rescan = true;
-        }
-        let change = match event.kind {
-            EventKind::Access(_) => return,
-            EventKind::Modify(ModifyKind::Data(_)) => Change::Data,
-            _ => Change::Name,
-        };
-        for path in &event.paths {
-            if let Some(known) = self.paths.get_mut(path) {
-                *known = change.max(*known);
-            } else if self.paths.len() < PATHS_MAX {
-                self.paths.insert(path.clone(), change);
-            } else {
-                self.rescan = true;
-            }
-        }
-    }
 }
 
 /// Watches the directories of one flow.
@@ -74,7 +55,7 @@ pub struct Watch {
     watcher: Option<RecommendedWatcher>,
     /// What is watched: inotify watches the directory that stood at the path then, wherever it goes.
     directories: BTreeMap<PathBuf, Place>,
-    changes: Arc<Mutex<Changes>>,
+    changes: Arc<Mutex<Told>>,
     /// Why files must be polled, in words; nothing where every directory is watched.
     degraded: Option<String>,
 }
@@ -83,17 +64,17 @@ impl Watch {
     /// Starts watching nothing yet; `wake` is rung at every change.
     #[must_use]
     pub fn new(wake: Arc<Wake>) -> Self {
-        let changes = Arc::new(Mutex::new(Changes::default()));
+        let changes = Arc::new(Mutex::new(Told::default()));
         let shared = Arc::clone(&changes);
         let on_event = move |event: notify::Result<Event>| {
             {
-                let mut changes = lock(&shared);
+                let mut told = lock(&shared);
                 match event {
-                    Ok(event) => changes.add(&event),
+                    Ok(event) => told.add(&event),
                     // What could not be told may be anything.
-                    Err(_) => changes.rescan = true,
+                    Err(_) => told.changes.rescan = true,
                 }
-                if changes.is_empty() {
+                if told.changes.is_empty() {
                     return;
                 }
             }
@@ -109,7 +90,7 @@ impl Watch {
     /// Returns what may have changed since the last call.
     #[must_use]
     pub fn take(&self) -> Changes {
-        std::mem::take(&mut *lock(&self.changes))
+        lock(&self.changes).take()
     }
 
     /// Returns why files must be polled, in words; nothing where events can be relied on.
@@ -176,7 +157,7 @@ fn present(wanted: &BTreeSet<PathBuf>) -> BTreeMap<PathBuf, Place> {
     wanted.iter().filter_map(look).filter(|(_, place)| places.insert(*place)).collect()
 }
 
-fn lock(changes: &Mutex<Changes>) -> std::sync::MutexGuard<'_, Changes> {
+fn lock(changes: &Mutex<Told>) -> std::sync::MutexGuard<'_, Told> {
     // A panic ends the process in production, and no state in here can be left half changed.
     changes.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -281,16 +262,5 @@ mod tests {
         let file = real.join("app.log");
         fs::write(&file, b"line\n").unwrap();
         collect(&watch, &wake, |seen| seen.paths.contains_key(&file));
-    }
-
-    #[test]
-    fn more_changes_than_are_remembered_ask_for_a_scan() {
-        let mut changes = Changes::default();
-        for number in 0..=PATHS_MAX {
-            let event = Event::new(EventKind::Any).add_path(PathBuf::from(number.to_string()));
-            changes.add(&event);
-        }
-        assert!(changes.rescan);
-        assert_eq!(changes.paths.len(), PATHS_MAX);
     }
 }

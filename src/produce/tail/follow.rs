@@ -12,7 +12,7 @@ use memchr::memrchr;
 
 use super::buffer::BLOCK;
 use super::file::{Name, TailedFile, Turn, read_full, read_head, read_preceding};
-use super::generations::{Candidate, Ended};
+use super::generations::{Candidate, Ended, GRACE};
 use super::identity::may_be_copy;
 use super::tailer::{Phase, TRUNCATED, Tailer};
 use super::{FileEvent, Output};
@@ -203,6 +203,37 @@ impl Tailer {
         self.files.values().map(|file| &**file).find(may_be).map(|file| file.key)
     }
 
+    /// Opens what came and was not opened so far, wherever it stands by now: a file that was renamed
+    /// out of all patterns before anybody looked is read like any rotated one.
+    pub(super) fn open_unopened(&mut self, now: Instant) {
+        for (path, origin) in self.unopened.take_fresh() {
+            let Ok(Some(found)) = crate::produce::watch::patterns::find(&path) else { continue };
+            let place = found.facts.place();
+            if self.is_known(place, found.facts.birth) {
+                self.unopened.opened(&path);
+            } else if found.facts.size > 0 && !self.patterns.matches(&path) {
+                match Candidate::open(&path, found.linked) {
+                    Ok(candidate) if candidate.facts.place() == place => {
+                        self.consider(Candidate { origin, ..candidate }, now);
+                    }
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => {
+                        self.around.status.trouble(&path, &error);
+                        self.unopened.look_again(&path);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns true where it is decided what the file is, or will be decided without its name.
+    fn is_known(&self, place: Place, birth: u64) -> bool {
+        self.places.contains_key(&place)
+            || self.ignored.contains(&(place, birth))
+            || self.held.iter().any(|(held, ..)| held.facts.place() == place)
+    }
+
     /// Follows a file that is not known.
     fn begin(&mut self, candidate: Candidate, now: Instant) {
         match if self.begins_at_end() { last_line_start(&candidate) } else { Ok(0) } {
@@ -219,7 +250,7 @@ impl Tailer {
         };
         match read_preceding(&candidate.handle, start) {
             Ok(before) => {
-                let origin = Arc::clone(&candidate.path);
+                let origin = Arc::clone(&candidate.origin);
                 self.take_on(key, origin, (start, before), candidate, now);
             }
             Err(error) => self.around.status.trouble(&candidate.path, &error),
@@ -250,26 +281,29 @@ impl Tailer {
         let opened = (candidate.handle, candidate.facts);
         // Most are where they were first found.
         let path = if *origin == *candidate.path { Arc::clone(&origin) } else { candidate.path };
-        let mut file = TailedFile::new(key, path, opened, identity, start, now);
+        let mut file = TailedFile::new(key, Arc::clone(&path), opened, identity, start, now);
         file.origin = origin;
         file.look = self.look;
         file.set_prefix(&candidate.head);
         file.until = self.once.then_some(candidate.facts.size);
         self.places.insert(candidate.facts.place(), key);
-        self.paths.insert(Arc::clone(&file.path), key);
+        self.paths.insert(Arc::clone(&path), key);
         self.announce(&file);
         let has_unread = file.has_unread();
         self.files.insert(key, Box::new(file));
         self.set_name(key, Name::found(candidate.linked));
+        self.unopened.opened(&path);
+        if !self.patterns.matches(&path) {
+            self.lose_name(key, now);
+        }
         if has_unread {
             self.enqueue(key);
         } else {
             self.rest(key);
         }
         self.opened_one();
-        if self.open > self.flow.tail.open_files
-            && let Some(file) = self.files.get_mut(&key)
-        {
+        let is_beyond = self.named_open() > self.flow.tail.open_files || !self.has_descriptor();
+        if is_beyond && let Some(file) = self.files.get_mut(&key) {
             // Every descriptor is needed for something that waits to be read: this one waits without.
             file.handle = None;
             self.open = self.open.saturating_sub(1);
@@ -326,6 +360,8 @@ impl Tailer {
         let place = Place { device: own.device, inode: own.inode };
         let directory = known.path.parent().unwrap_or(Path::new("/"));
         let renamed = Self::name_of(directory, place)
+            .ok()
+            .flatten()
             .and_then(|path| Candidate::open(&path, false).ok())
             .filter(|candidate| candidate.facts.place() == place);
         if let Some(candidate) = renamed
@@ -347,26 +383,42 @@ impl Tailer {
         self.generations.add(known);
     }
 
-    /// A file without a name and without a descriptor: it may stand in its directory under another name.
+    /// A file without a name and without a descriptor: it may stand in its directory under another
+    /// name. Renames go on meanwhile, so it is gone only once it was not found for a while.
     pub(super) fn find_elsewhere(&mut self, key: FileKey, now: Instant) {
         let Some(file) = self.files.get(&key) else { return };
         let place = Place { device: file.identity.device, inode: file.identity.inode };
-        let size = file.size;
-        let directory = file.path.parent().unwrap_or(Path::new("/"));
-        let renamed = Self::name_of(directory, place)
-            .and_then(|path| Candidate::open(&path, false).ok())
-            .filter(|candidate| {
-                let (born, known) = (candidate.facts.birth, file.identity.birth);
-                candidate.facts.place() == place && (born == known || born == 0 || known == 0)
-            });
-        let Some(candidate) = renamed else { return self.end(key, size, "deleted", now) };
-        if let Some(file) = self.files.get_mut(&key) {
-            file.path = Arc::clone(&candidate.path);
-            file.handle = Some(candidate.handle);
-            let path = Arc::clone(&file.path);
-            self.outbox.push_back(Output::File(FileEvent::Moved { key, path }));
-            self.opened_one();
+        let (size, path, since) = (file.size, Arc::clone(&file.path), file.changed_at);
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        let found = Self::name_of(directory, place)
+            .and_then(|name| name.map(|path| Candidate::open(&path, false)).transpose());
+        match found {
+            Ok(Some(candidate)) if candidate.facts.place() == place => {
+                self.found_elsewhere(key, candidate, now);
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                self.around.status.trouble(&path, &error);
+            }
+            _ if now.saturating_duration_since(since) >= GRACE => {
+                self.end(key, size, "deleted", now);
+            }
+            _ => {}
         }
+    }
+
+    fn found_elsewhere(&mut self, key: FileKey, candidate: Candidate, now: Instant) {
+        let Some(file) = self.files.get_mut(&key) else { return };
+        let (born, known) = (candidate.facts.birth, file.identity.birth);
+        if born != known && born != 0 && known != 0 {
+            // The inode was used again.
+            let size = file.size;
+            return self.end(key, size, "deleted", now);
+        }
+        file.path = Arc::clone(&candidate.path);
+        file.handle = Some(candidate.handle);
+        self.outbox.push_back(Output::File(FileEvent::Moved { key, path: candidate.path }));
+        self.opened_one();
+        self.enqueue(key);
     }
 
     /// A file without a name has been quiet for long enough: its last line is taken as it stands, and

@@ -26,12 +26,12 @@ use rustix::fs::OFlags;
 use super::file::{read_head, read_preceding};
 use super::identity::{Evidence, Known, Trail, Verdict, compare};
 use crate::checkpoint::FileRow;
-use crate::position::{FileKey, Preceding};
+use crate::position::{FileKey, Position, Preceding};
 use crate::produce::watch::facts::{Facts, Place};
 
 /// How long an ended generation with unread bytes waits for a copy of it to be found before these
 /// count as lost: the copy was made before the truncation, so the scan that follows finds it.
-const GRACE: Duration = Duration::from_secs(2);
+pub(super) const GRACE: Duration = Duration::from_secs(2);
 
 /// The most ended generations remembered; the oldest are forgotten first.
 const ENDED_MAX: usize = 4096;
@@ -56,6 +56,8 @@ pub struct Ended {
     /// Until when a copy of its beginning may be found: one that was made before the truncation and
     /// is shorter than what was read. Nothing where it was not truncated in this run.
     pub copied_until: Option<Instant>,
+    /// The time of the last write to the file when its truncation was noticed: a copy is older.
+    pub truncated_before: i64,
     /// Until when a copy may be found before `unread` counts as lost; nothing once that is settled.
     pub lost_at: Option<Instant>,
 }
@@ -73,6 +75,7 @@ impl Ended {
             reason: "missing",
             trail: Trail::default(),
             copied_until: None,
+            truncated_before: i64::MAX,
             lost_at: None,
         }
     }
@@ -87,6 +90,8 @@ impl Ended {
 pub struct Candidate {
     /// Its path.
     pub path: Arc<Path>,
+    /// Where it was first seen.
+    pub origin: Arc<Path>,
     /// Its descriptor.
     pub handle: File,
     /// Its facts, by the descriptor.
@@ -112,7 +117,8 @@ impl Candidate {
         }
         let facts = Facts::of(&metadata);
         let head = read_head(&handle)?;
-        Ok(Self { path: Arc::from(path), handle, facts, head, linked })
+        let path: Arc<Path> = Arc::from(path);
+        Ok(Self { origin: Arc::clone(&path), path, handle, facts, head, linked })
     }
 
     /// Looks again: the size and the first bytes may have changed.
@@ -138,6 +144,20 @@ impl Candidate {
         let before = read_preceding(&self.handle, known.position.offset)?;
         let evidence = Evidence { facts: self.facts, head: &self.head, before };
         Ok((compare(known, &evidence), before))
+    }
+
+    /// Returns true where the file has the marked bytes at every one of some positions, and these are
+    /// not none.
+    fn holds<'a>(&self, marks: impl Iterator<Item = &'a Position>) -> io::Result<bool> {
+        let mut any = false;
+        for position in marks {
+            let before = read_preceding(&self.handle, position.offset)?;
+            if !position.mark.matches(before.as_slice()) {
+                return Ok(false);
+            }
+            any = true;
+        }
+        Ok(any)
     }
 
     /// Returns true for what a rotation has compressed (gzip, zstd, xz, bzip2): its lines were, or
@@ -242,13 +262,14 @@ impl Generations {
         let truncated = self.ended.iter().rev().filter(|known| {
             known.copied_until.is_some_and(|until| now <= until)
                 && known.place() != place
+                // It was made, and written, before the truncation.
+                && candidate.facts.birth.cast_signed() <= known.truncated_before
+                && candidate.facts.modified <= known.truncated_before
                 && size < known.known.position.offset
                 && known.known.identity.fingerprint.matches(&candidate.head)
         });
         for known in truncated {
-            let Some(inner) = known.trail.within(size) else { continue };
-            let before = read_preceding(&candidate.handle, inner.offset)?;
-            if inner.mark.matches(before.as_slice()) {
+            if candidate.holds(known.trail.within(size))? {
                 return Ok(true);
             }
         }
@@ -280,6 +301,12 @@ impl Generations {
         self.next_deadlines().max().map_or_else(Vec::new, |last| self.take_lost(last.max(now)))
     }
 
+    /// Returns whether a copy of what was truncated just now may still be found.
+    #[must_use]
+    pub fn awaits_copy(&self, now: Instant) -> bool {
+        self.ended.iter().rev().any(|known| known.copied_until.is_some_and(|until| now <= until))
+    }
+
     fn next_deadlines(&self) -> impl Iterator<Item = Instant> {
         self.ended.iter().filter_map(|known| known.lost_at)
     }
@@ -294,8 +321,9 @@ impl Generations {
 impl Ended {
     /// The file was truncated: from now on a copy of it may be found that is shorter than what was
     /// read.
-    pub fn await_copy(&mut self, now: Instant) {
+    pub fn await_copy(&mut self, truncated_before: i64, now: Instant) {
         self.copied_until = Some(now + GRACE);
+        self.truncated_before = truncated_before;
     }
 
     /// What is unread counts as lost once nobody has turned up with it in time.

@@ -131,10 +131,9 @@ impl Trail {
         }
     }
 
-    /// Returns the last mark within the first `size` bytes.
-    #[must_use]
-    pub fn within(&self, size: u64) -> Option<Position> {
-        self.marks.iter().rev().find(|mark| mark.offset <= size).copied()
+    /// Returns the marks within the first `size` bytes, the last one first.
+    pub fn within(&self, size: u64) -> impl Iterator<Item = &Position> {
+        self.marks.iter().rev().filter(move |mark| mark.offset <= size)
     }
 }
 
@@ -218,13 +217,13 @@ mod tests {
     #[test]
     fn a_trail_is_bounded_and_dense_at_its_end() {
         let mut trail = Trail::default();
-        assert_eq!(trail.within(u64::MAX), None);
+        assert_eq!(trail.within(u64::MAX).next(), None);
         for offset in 1..=10_000 {
             trail.note(Position { offset, mark: Mark::default() });
             assert!(trail.marks.len() <= Trail::MARKS_MAX);
         }
         for distance in 0..9_999 {
-            let found = trail.within(10_000 - distance).unwrap().offset;
+            let found = trail.within(10_000 - distance).next().unwrap().offset;
             assert!(found <= 10_000 - distance);
             let gap = 10_000 - distance - found;
             assert!(gap <= distance, "{gap} bytes at {distance} before the end");
@@ -242,11 +241,11 @@ mod tests {
         trail.thin();
         assert_eq!(trail.marks.len(), Trail::FEW);
         assert_eq!(trail.marks.capacity(), Trail::FEW);
-        assert_eq!(trail.within(u64::MAX).unwrap().offset, 10_000);
-        assert_eq!(trail.within(9_999).unwrap().offset, 9_999);
+        assert_eq!(trail.within(u64::MAX).next().unwrap().offset, 10_000);
+        assert_eq!(trail.within(9_999).next().unwrap().offset, 9_999);
         assert_eq!(trail.marks[0].offset, first);
         trail.note(Position { offset: 10_001, mark: Mark::default() });
-        assert_eq!(trail.within(u64::MAX).unwrap().offset, 10_001);
+        assert_eq!(trail.within(u64::MAX).next().unwrap().offset, 10_001);
     }
 
     #[test]

@@ -27,6 +27,11 @@ struct Inner {
     degraded: Option<String>,
     /// What could not be read since the last scan but one: the error, and when it was logged.
     trouble: BTreeMap<PathBuf, Trouble>,
+    /// Files that came and went before anybody could open them, and when that was logged.
+    missed: u64,
+    missed_logged: Option<Instant>,
+    /// When it was logged that events were lost.
+    events_lost_logged: Option<Instant>,
     /// Counts scans, so that trouble which is over is forgotten.
     scans: u64,
 }
@@ -42,6 +47,33 @@ impl TailStatus {
     /// A path cannot be read.
     pub fn trouble(&self, path: &Path, error: &io::Error) {
         self.lock().note(path, error);
+    }
+
+    /// So many files came, were written, and went before anybody could open them; `path` is one.
+    pub fn missed(&self, flow: &str, path: &Path, files: usize) {
+        let mut inner = self.lock();
+        inner.missed = inner.missed.saturating_add(files as u64);
+        let now = Instant::now();
+        if is_due(&mut inner.missed_logged, now) {
+            tracing::warn!(
+                flow, path = %path.display(), missed_files = inner.missed,
+                "files came and went before they could be opened: what they held is lost"
+            );
+        }
+    }
+
+    /// More happened than events could tell: everything is looked through, but files that came and went
+    /// meanwhile are not counted.
+    pub fn events_lost(&self, flow: &str) {
+        if is_due(&mut self.lock().events_lost_logged, Instant::now()) {
+            tracing::warn!(flow, "events were lost: all files are looked through");
+        }
+    }
+
+    /// Returns how many files came, were written, and went before anybody could open them.
+    #[must_use]
+    pub fn missed_files(&self) -> u64 {
+        self.lock().missed
     }
 
     /// A scan was made.
@@ -84,6 +116,15 @@ impl TailStatus {
         // A panic ends the process in production, and every change here is whole by itself.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns true where a cause may be logged again, and notes that it is.
+fn is_due(logged: &mut Option<Instant>, now: Instant) -> bool {
+    let is_due = logged.is_none_or(|at| now.saturating_duration_since(at) >= QUIET);
+    if is_due {
+        *logged = Some(now);
+    }
+    is_due
 }
 
 impl Inner {

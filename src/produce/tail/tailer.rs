@@ -10,6 +10,7 @@
 //! ```
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,8 +29,9 @@ use crate::checkpoint::{FileRow, KeyAllocator};
 use crate::config::{Produce, StartAt};
 use crate::position::FileKey;
 use crate::produce::merge::RecordLimit;
-use crate::produce::watch::facts::Place;
+use crate::produce::watch::facts::{Facts, Place};
 use crate::produce::watch::patterns::{Patterns, Walk};
+use crate::produce::watch::unopened::Unopened;
 use crate::produce::watch::{Change, Watch};
 
 /// Why a generation ends whose file goes on with other content.
@@ -48,9 +50,18 @@ const OUTBOX: usize = 64;
 /// How long a deleted file is held after its last growth: a writer may still have it open.
 const HOLD_DELETED: Duration = Duration::from_secs(4);
 
+/// How long a rotated file that was read to its end is held while more of them are held than
+/// `open_files`: descriptors are needed for what is still to be read.
+const HOLD_CROWDED: Duration = Duration::from_secs(1);
+
+/// How many files without a name and a descriptor are looked for at a time: each look reads a directory.
+const SEARCHES: usize = 16;
+
 /// What the reading thread needs from around it.
 #[derive(Debug)]
 pub struct Surroundings {
+    /// The most descriptors that all files may have, those without a name included.
+    pub descriptors: usize,
     /// The bounded channel to merging.
     pub output: Sender<Output>,
     /// Memory to read into.
@@ -85,6 +96,8 @@ pub struct Tailer {
     pub(super) around: Surroundings,
     pub(super) patterns: Arc<Patterns>,
     watch: Watch,
+    /// What came and was not opened yet.
+    pub(super) unopened: Unopened,
     /// Ends when all that was there at the start has been passed on.
     pub(super) once: bool,
     /// How far the start is.
@@ -139,6 +152,7 @@ impl Tailer {
             flow,
             patterns,
             watch,
+            unopened: Unopened::default(),
             once,
             phase: if first_ever { Phase::FirstEver } else { Phase::Starting },
             files: HashMap::new(),
@@ -178,6 +192,11 @@ impl Tailer {
     /// Passes on what was read and not yet passed on, and what is known to be lost. Waits for room
     /// as long as somebody takes it.
     fn wind_up(mut self, now: Instant) {
+        if self.generations.awaits_copy(now) {
+            // Found in this run, it is known for what it is; in the next one, it would be a new file.
+            self.scan(now);
+            self.settle_held(now);
+        }
         for lost in self.generations.take_all_lost(now) {
             self.lose(&lost);
         }
@@ -233,7 +252,13 @@ impl Tailer {
             return;
         }
         if changes.rescan {
+            self.unopened.forget();
+            self.around.status.events_lost(&self.flow.name);
             self.next_scan = now;
+        }
+        let patterns = Arc::clone(&self.patterns);
+        for step in changes.steps {
+            self.unopened.take(step, |path| patterns.matches(path));
         }
         // Names first: a rename must be known before the bytes written under the new name are read.
         let (names, data): (Vec<_>, Vec<_>) =
@@ -251,6 +276,18 @@ impl Tailer {
                 Some(key) => self.enqueue(key),
                 None => self.observe(&path, now),
             }
+        }
+        self.open_unopened(now);
+        self.tell_missed();
+    }
+
+    /// Counts the files that nobody could open in time.
+    fn tell_missed(&mut self) {
+        let mut missed = self.unopened.take_missed();
+        // A scan may have opened it before its coming was told: then its name is still to be lost.
+        missed.retain(|path| self.key_at(path).is_none());
+        if let Some(first) = missed.first() {
+            self.around.status.missed(&self.flow.name, first, missed.len());
         }
     }
 
@@ -270,6 +307,7 @@ impl Tailer {
         }
         self.around.status.scanned(self.watch.degraded(), &walk.problems);
         self.look_after_others(now);
+        self.unopened.scanned();
         if self.phase != Phase::Started {
             self.finish_start(now);
         }
@@ -333,15 +371,21 @@ impl Tailer {
     /// Files without a name are read to their end, held while they may grow, and then let go.
     fn keep_rotated(&mut self, now: Instant) {
         let rotated: Vec<FileKey> = self.nameless.iter().copied().collect();
+        let crowded = rotated.len() > self.flow.tail.open_files;
+        let mut searches = SEARCHES;
         for key in rotated {
             let Some(file) = self.files.get_mut(&key) else { continue };
             let Some(handle) = &file.handle else {
-                self.find_elsewhere(key, now);
+                if searches > 0 && self.has_descriptor() {
+                    searches -= 1;
+                    self.find_elsewhere(key, now);
+                }
                 continue;
             };
             let Ok(metadata) = handle.metadata() else { continue };
             let deleted = std::os::unix::fs::MetadataExt::nlink(&metadata) == 0;
             let hold = if deleted { HOLD_DELETED } else { self.flow.tail.hold_rotated };
+            let hold = if crowded { hold.min(HOLD_CROWDED) } else { hold };
             if file.see(metadata.len(), now) || file.has_unread() {
                 self.enqueue(key);
             } else if file.is_settled() && now.saturating_duration_since(file.changed_at) >= hold {
@@ -438,10 +482,13 @@ impl Tailer {
             reason,
             trail: file.trail,
             copied_until: None,
+            truncated_before: i64::MAX,
             lost_at: None,
         };
         if reason == TRUNCATED {
-            ended.await_copy(now);
+            let facts = file.handle.as_ref().and_then(|handle| handle.metadata().ok());
+            let written = facts.map_or(i64::MAX, |metadata| Facts::of(&metadata).modified);
+            ended.await_copy(written, now);
         }
         ended.give_up(now);
         self.generations.add(ended);
@@ -450,6 +497,19 @@ impl Tailer {
     /// Where a file that was not known before begins.
     pub(super) fn begins_at_end(&self) -> bool {
         self.phase == Phase::FirstEver && self.flow.start_at == StartAt::End
+    }
+
+    /// Returns how many descriptors the files have that have a name. Those without one come on top: a
+    /// file that was rotated can be read by its descriptor only.
+    pub(super) fn named_open(&self) -> usize {
+        let is_open =
+            |key: &&FileKey| self.files.get(key).is_some_and(|file| file.handle.is_some());
+        self.open.saturating_sub(self.nameless.iter().filter(is_open).count())
+    }
+
+    /// Returns whether one more file may be opened.
+    pub(super) fn has_descriptor(&self) -> bool {
+        self.open < self.around.descriptors.max(self.flow.tail.open_files)
     }
 
     /// Returns the path's key, where it is followed.
@@ -467,10 +527,17 @@ impl Tailer {
     }
 
     /// Returns the path of a followed file that stands in `directory` under another name.
-    pub(super) fn name_of(directory: &Path, place: Place) -> Option<PathBuf> {
+    ///
+    /// # Errors
+    /// Those of reading the directory.
+    pub(super) fn name_of(directory: &Path, place: Place) -> io::Result<Option<PathBuf>> {
         use std::os::unix::fs::DirEntryExt;
-        let entries = std::fs::read_dir(directory).ok()?;
-        let found = entries.flatten().find(|entry| entry.ino() == place.inode)?;
-        Some(found.path())
+        for entry in std::fs::read_dir(directory)? {
+            let entry = entry?;
+            if entry.ino() == place.inode {
+                return Ok(Some(entry.path()));
+            }
+        }
+        Ok(None)
     }
 }

@@ -7,7 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
@@ -42,6 +42,9 @@ struct Bench {
     seen: BTreeMap<FileKey, Seen>,
     now: Instant,
     line_max: usize,
+    status: Arc<TailStatus>,
+    descriptors: usize,
+    stop: Arc<AtomicBool>,
 }
 
 impl Bench {
@@ -90,6 +93,9 @@ impl Bench {
             seen: BTreeMap::new(),
             now: Instant::now(),
             line_max: 1024 * 1024,
+            status: Arc::new(TailStatus::default()),
+            descriptors: usize::MAX,
+            stop: Arc::default(),
         }
     }
 
@@ -99,6 +105,16 @@ impl Bench {
 
     fn append(&self, name: &str, text: &[u8]) {
         append(&self.path(name), text);
+    }
+
+    fn rename_if_there(&self, from: &str, to: &str) {
+        if self.path(from).exists() {
+            self.rename(from, to);
+        }
+    }
+
+    fn missed(&self) -> u64 {
+        self.status.missed_files()
     }
 
     fn rename(&self, from: &str, to: &str) {
@@ -112,13 +128,14 @@ impl Bench {
         let (sender, output) = bounded(64);
         let wake = Arc::new(Wake::new());
         let around = Surroundings {
+            descriptors: self.descriptors,
             output: sender,
             budget: Budget::new(64 * BLOCK, Arc::clone(&wake)),
             wake,
             keys: self.keys.clone(),
             limit: Arc::new(RecordLimit::with_floor(self.line_max)),
-            status: Arc::new(TailStatus::default()),
-            stop: Arc::new(AtomicBool::new(false)),
+            status: Arc::clone(&self.status),
+            stop: Arc::clone(&self.stop),
         };
         let mode = (first_ever, once);
         self.tailer = Some(Tailer::new(self.flow.clone(), around, &rows, mode, self.now).unwrap());
@@ -139,9 +156,7 @@ impl Bench {
         while quiet < 3 {
             let ended = tailer.step(self.now).is_none();
             let before = self.output.len();
-            while let Ok(output) = self.output.try_recv() {
-                self.take(output);
-            }
+            self.drain();
             if ended {
                 return;
             }
@@ -150,6 +165,21 @@ impl Bench {
             self.now += Duration::from_millis(200);
         }
         self.tailer = Some(tailer);
+    }
+
+    /// Takes what was passed on so far.
+    fn drain(&mut self) {
+        while let Ok(output) = self.output.try_recv() {
+            self.take(output);
+        }
+    }
+
+    /// Stops the tailer as the agent does.
+    fn stop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        self.tailer.take().unwrap().run();
+        self.drain();
+        self.stop.store(false, Ordering::Release);
     }
 
     fn take(&mut self, output: Output) {

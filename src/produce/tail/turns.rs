@@ -160,7 +160,7 @@ impl Tailer {
     /// Counts a descriptor, and closes idle ones beyond the bound.
     pub(super) fn opened_one(&mut self) {
         self.open = self.open.saturating_add(1);
-        while self.open > self.flow.tail.open_files {
+        while self.named_open() > self.flow.tail.open_files {
             let Some(key) = self.idle.pop_front() else { break };
             if let Some(file) = self.files.get_mut(&key)
                 && file.name != Name::Lost

@@ -161,3 +161,137 @@ fn a_second_look_at_a_file_renamed_out_of_the_pattern_changes_nothing() {
     assert_eq!(bench.texts(), ["whole\nno newline"]);
     assert!(bench.seen.values().all(|seen| seen.closed));
 }
+
+/// Lets the tailer see what events tell until the condition holds, between two scans.
+fn until(bench: &mut Bench, holds: impl Fn(&Bench) -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !holds(bench) {
+        assert!(Instant::now() < end, "{:?}", bench.texts());
+        std::thread::sleep(Duration::from_millis(5));
+        bench.pass(Duration::ZERO);
+    }
+}
+
+/// Between the creation of a log and the first look at it, it was rotated out of the pattern: twice.
+#[test]
+fn a_file_renamed_out_of_the_pattern_before_it_was_opened_is_read() {
+    let mut bench = Bench::new(&["app.log"]);
+    bench.flow.tail.scan_interval = Duration::from_hours(1);
+    bench.start(false);
+    for round in ["one", "two", "three"] {
+        bench.rename_if_there("app.log.1", "app.log.2");
+        bench.rename_if_there("app.log", "app.log.1");
+        bench.append("app.log", format!("{round}\n").as_bytes());
+    }
+    until(&mut bench, |bench| bench.texts().len() == 3);
+    let mut texts = bench.texts();
+    texts.sort();
+    assert_eq!(texts, ["one\n", "three\n", "two\n"]);
+    bench.append("app.log.1", b"late\n");
+    until(&mut bench, |bench| bench.texts().concat().contains("late"));
+    assert_eq!(bench.missed(), 0);
+}
+
+#[test]
+fn a_file_that_came_and_went_unopened_is_counted() {
+    let mut bench = Bench::new(&["*.log"]);
+    bench.flow.tail.scan_interval = Duration::from_hours(1);
+    bench.start(false);
+    for name in ["written.log", "empty.log"] {
+        let text = if name == "empty.log" { "" } else { "gone\n" };
+        bench.append(name, text.as_bytes());
+        fs::remove_file(bench.path(name)).unwrap();
+    }
+    bench.append("last.log", b"last\n");
+    until(&mut bench, |bench| bench.texts() == ["last\n"] && bench.missed() > 0);
+    assert_eq!(bench.missed(), 1);
+}
+
+/// The copy that a foreign `copytruncate` made is shorter than what was read, and the agent is stopped
+/// before it has found it.
+#[test]
+fn a_stop_right_after_a_truncation_does_not_repeat_the_copy() {
+    let mut bench = Bench::new(&["app.log*"]);
+    bench.flow.tail.scan_interval = Duration::from_hours(1);
+    bench.append("app.log", lines(0, 200).as_bytes());
+    bench.start(false);
+    fs::copy(bench.path("app.log"), bench.path("app.log.1")).unwrap();
+    bench.append("app.log", lines(200, 5).as_bytes());
+    look_at_only(&mut bench, "app.log");
+    truncate(&bench, "app.log");
+    look_at_only(&mut bench, "app.log");
+    bench.stop();
+    bench.start(false);
+    bench.append("app.log", b"after a restart\n");
+    bench.step();
+    assert_eq!(told(&bench), told_of(&[lines(0, 205), "after a restart\n".to_owned()]));
+}
+
+/// Looks at a path, and lets nothing else be looked at.
+fn look_at_only(bench: &mut Bench, name: &str) {
+    let (now, path) = (bench.now, bench.path(name));
+    let tailer = bench.tailer.as_mut().unwrap();
+    tailer.observe(&path, now);
+    tailer.read(now);
+    bench.drain();
+}
+
+/// A file that begins as the truncated one did, and has the same bytes where most evidence is looked
+/// for, is no copy where it was made later, or differs anywhere that is remembered.
+#[test]
+fn a_file_made_after_a_truncation_is_no_copy_however_it_begins() {
+    let mut bench = Bench::new(&["*.log"]);
+    bench.append("app.log", lines(0, 200).as_bytes());
+    bench.start(false);
+    truncate(&bench, "app.log");
+    bench.step();
+    // Times of files advance by the kernel's tick, some milliseconds.
+    std::thread::sleep(Duration::from_millis(50));
+    bench.append("other.log", lines(0, 150).as_bytes());
+    bench.pass(Duration::ZERO);
+    bench.step();
+    assert_eq!(bench.texts(), [lines(0, 200), lines(0, 150)]);
+}
+
+/// Renames go on while the agent looks for a file that it has no descriptor of.
+#[test]
+fn a_rotated_file_that_is_not_found_at_once_is_looked_for_again() {
+    let mut bench = Bench::new(&["app.log", "busy.log"]);
+    bench.flow.tail.open_files = 1;
+    bench.append("app.log", b"one\n");
+    bench.start(false);
+    bench.append("busy.log", b"busy\n");
+    bench.step();
+    let elsewhere = bench.path(".state").join("app.log");
+    bench.append("app.log", b"two\n");
+    fs::rename(bench.path("app.log"), &elsewhere).unwrap();
+    look_at(&mut bench, "app.log");
+    fs::rename(&elsewhere, bench.path("app.log.1")).unwrap();
+    bench.pass(Duration::ZERO);
+    bench.step();
+    assert_eq!(bench.texts(), ["one\ntwo\n", "busy\n"]);
+    assert_eq!(bench.lost(), 0);
+}
+
+/// Every descriptor is in use: a file that stands where it can be found is not given up.
+#[test]
+fn a_rotated_file_waits_for_a_descriptor() {
+    let mut bench = Bench::new(&["*.log"]);
+    bench.flow.tail.open_files = 2;
+    bench.descriptors = 2;
+    bench.start(false);
+    let names = ["a", "b", "c", "d", "e"];
+    for name in names {
+        bench.append(&format!("{name}.log"), format!("{name}\n").as_bytes());
+    }
+    bench.step();
+    for name in names {
+        bench.append(&format!("{name}.log"), format!("{name} again\n").as_bytes());
+        bench.rename(&format!("{name}.log"), &format!("{name}.old"));
+    }
+    for _ in 0..30 {
+        bench.pass(Duration::from_secs(5));
+    }
+    assert_eq!(bench.texts(), names.map(|name| format!("{name}\n{name} again\n")));
+    assert_eq!(bench.lost(), 0);
+}
