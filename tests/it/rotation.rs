@@ -20,6 +20,8 @@ mod rename;
 mod restart;
 #[path = "rotation/scale.rs"]
 mod scale;
+#[path = "rotation/scenarios.rs"]
+mod scenarios;
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -101,6 +103,7 @@ impl Rig {
         let finished = agent.wait(DEADLINE);
         assert_eq!(finished.code(), Some(0), "{finished:?}");
         self.wait_for(expected);
+        crate::scene::assert_books_balance(&self.home.status(DEADLINE));
     }
 
     /// Returns a number of the only flow's status.
