@@ -97,11 +97,19 @@ impl Home {
     /// Returns the command with these arguments, in this home and no other environment.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kinetail"));
+        let mut command = Command::new(binary());
         isolate(&mut command, self.dir.path());
         command.args(arguments);
         command
     }
+}
+
+/// Returns the binary under test: the one that cargo built with the tests, or the one that
+/// `KINETAIL_BINARY` names, such as a release build.
+#[must_use]
+pub fn binary() -> PathBuf {
+    let named = std::env::var_os("KINETAIL_BINARY").map(PathBuf::from);
+    named.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_kinetail")))
 }
 
 /// Gives a command fake credentials, and nothing else of this machine but its `PATH`.

@@ -283,6 +283,28 @@ impl Judge {
         }
     }
 
+    /// Returns how many lines have arrived so far, each counted once.
+    #[must_use]
+    pub fn arrived(&self) -> u64 {
+        self.report.arrived
+    }
+
+    /// Returns the first line that `other` has seen and this has not, and how many such lines there are.
+    #[must_use]
+    pub fn lacking(&self, other: &Self) -> (Option<String>, u64) {
+        let (mut first, mut count) = (None, 0);
+        for (writer, theirs) in &other.arrived {
+            let own = self.arrived.get(writer).map_or(&[][..], |own| &own.seen);
+            for (place, _) in theirs.seen.iter().enumerate().filter(|(_, seen)| **seen) {
+                if !own.get(place).is_some_and(|seen| *seen) {
+                    first.get_or_insert_with(|| format!("line {writer}:{place}"));
+                    count += 1;
+                }
+            }
+        }
+        (first, count)
+    }
+
     /// Returns the judgement over all that was minted until now.
     #[must_use]
     pub fn finish(mut self) -> Report {
