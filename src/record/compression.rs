@@ -1,20 +1,25 @@
 //! Compression: one gzip member or one zstd frame of a record's data, and back.
 //!
-//! Invariant: what was written between [`Compressor::begin`] and [`Compressor::finish`] comes back
-//! from [`Decompressor::decompress`]; and that never gives more bytes than it is allowed to, however
-//! much the data claims or would unfold to.
+//! Invariant: what was written between [`Compressor::begin`] and [`Compressor::end`], and not undone,
+//! comes back from [`Decompressor::decompress`]; and that never gives more bytes than it is allowed
+//! to, however much the data claims or would unfold to.
 //!
 //! ```text
-//!  begin ─▶ write ─ size known ─▶ write ─ size known ─▶ … ─▶ finish
+//!  begin ─▶ write ─ length known ─▶ write ─ length known ─▶ … ──────────▶ end
+//!                                                  └─ too long ─▶ undo ──┘
 //! ```
 //!
-//! [`Compressor::write`] flushes, so that after every piece it is known how long the compressed
-//! data is; a flush costs some tens of bytes, and nothing is compressed a second time to learn it.
+//! [`Compressor::write`] flushes, so that after every piece it is known how long the compressed data
+//! is, and the last piece can be taken back; a flush costs some tens of bytes, and nothing is
+//! compressed a second time to learn it. What ends the data (an empty block and the checksum of what is
+//! in it) is written here and not by the libraries, which know of no undoing.
 
 use std::fmt;
+use std::hash::Hasher as _;
 use std::io::{self, Read};
 
-use flate2::{Compress, FlushCompress, Status};
+use flate2::{Compress, FlushCompress};
+use twox_hash::XxHash64;
 use zstd::stream::raw::{Encoder, InBuffer, Operation as _, OutBuffer};
 use zstd::zstd_safe::{CParameter, DCtx, DParameter};
 
@@ -55,15 +60,31 @@ impl Algorithm {
         }
     }
 
-    /// Returns the bytes that [`Compressor::finish`] adds at most to what was flushed, where
-    /// anything was.
-    #[must_use]
-    pub fn end_len(self) -> usize {
+    /// Returns the most bytes of a block that is stored as it is, by RFC 1951 and RFC 8878.
+    fn stored_len(self) -> usize {
         match self {
-            // An empty last block, CRC and length.
-            Self::Gzip => 2 + 8 + 5,
-            // An empty last block and the checksum.
-            Self::Zstd => 3 + 4,
+            Self::Gzip => 0xffff,
+            Self::Zstd => 128 << 10,
+        }
+    }
+
+    /// Returns the bytes that stand before the first piece is written.
+    fn begin_len(self) -> usize {
+        match self {
+            Self::Gzip => 10,
+            Self::Zstd => 0,
+        }
+    }
+
+    /// Returns the bytes that [`Compressor::end`] adds with a tail of `tail` bytes, some or none.
+    #[must_use]
+    pub fn end_len(self, tail: usize) -> usize {
+        match self {
+            // A last block, CRC and length.
+            Self::Gzip if tail == 0 => 2 + 8,
+            Self::Gzip => tail.saturating_add(5 + 8),
+            // A last block and the checksum.
+            Self::Zstd => tail.saturating_add(3 + 4),
         }
     }
 }
@@ -75,19 +96,35 @@ const WINDOW_LOG: u32 = 20;
 /// The largest window a reader has memory for: 32 MiB, four times the most that `zstd -19` uses.
 const WINDOW_LOG_MAX: u32 = 25;
 
-/// The room that is made for output at a time.
-const STEP: usize = 16 << 10;
+/// The room that is made for output at a time: with that much, zstd writes a block where it belongs
+/// instead of copying it there (`ZSTD_CStreamOutSize`).
+const STEP: usize = 132 << 10;
 
 /// Compresses one record after another with one context.
 pub struct Compressor {
     algorithm: Algorithm,
-    level: u32,
     context: Context,
+    /// The data so far.
+    data: Vec<u8>,
+    digest: Digest,
+    /// The length and the digest before the last piece.
+    before: (usize, Digest),
+    /// Whether the library failed in this data: what follows is stored.
+    failed: bool,
 }
 
 enum Context {
     Gzip(Box<Compress>),
+    Stored,
     Zstd(Encoder<'static>),
+}
+
+/// What is checked when the data is read.
+#[derive(Clone)]
+enum Digest {
+    /// CRC-32, and the length: of one record, so far below 4 GiB.
+    Gzip(crc32fast::Hasher, u32),
+    Zstd(XxHash64),
 }
 
 impl fmt::Debug for Compressor {
@@ -97,24 +134,23 @@ impl fmt::Debug for Compressor {
 }
 
 impl Compressor {
-    /// Makes a compressor of a level: 1 to 9 for gzip, 1 to 19 for zstd.
-    ///
-    /// # Errors
-    /// Where there is no memory for it.
-    pub fn new(algorithm: Algorithm, level: u32) -> io::Result<Self> {
+    /// Makes a compressor of a level: 1 to 9 for gzip, 1 to 19 for zstd. Should the library refuse,
+    /// everything is stored as it is.
+    #[must_use]
+    pub fn new(algorithm: Algorithm, level: u32) -> Self {
         let context = match algorithm {
             Algorithm::Gzip => {
                 let level = flate2::Compression::new(level.min(9));
-                Context::Gzip(Box::new(Compress::new_gzip(level, 15)))
+                Context::Gzip(Box::new(Compress::new(level, false)))
             }
-            Algorithm::Zstd => {
-                let mut encoder = Encoder::new(i32::try_from(level).unwrap_or(i32::MAX))?;
-                encoder.set_parameter(CParameter::ChecksumFlag(true))?;
-                encoder.set_parameter(CParameter::WindowLog(WINDOW_LOG))?;
-                Context::Zstd(encoder)
-            }
+            Algorithm::Zstd => encoder(level).map_or(Context::Stored, Context::Zstd),
         };
-        Ok(Self { algorithm, level, context })
+        let digest = Digest::new(algorithm);
+        let before = (0, digest.clone());
+        let data = Vec::new();
+        let mut made = Self { algorithm, context, data, digest, before, failed: false };
+        made.begin();
+        made
     }
 
     /// Returns how it compresses.
@@ -125,68 +161,189 @@ impl Compressor {
 
     /// Returns the most bytes that `length` bytes, written in `pieces` pieces, can become.
     ///
-    /// gzip stores what it cannot compress in blocks with 5 bytes of header, of 16 KiB or more
-    /// (zlib's buffer), and adds 18 bytes and 6 a flush; level 1 knows fixed codes only, of up to 9
-    /// bits a byte. A zstd block has 3 bytes of header and up to 128 KiB; the frame up to 14 bytes,
-    /// 4 of checksum, and a flush a block.
+    /// What cannot be compressed is stored, in blocks with 5 bytes of header and up to 64 KiB (gzip),
+    /// or with 3 bytes and up to 128 KiB (zstd). A piece begins a block of its own; what begins and
+    /// ends the data takes 32 bytes at most.
     #[must_use]
-    pub fn bound(&self, length: usize, pieces: usize) -> usize {
-        let (block, header, flush, frame) = match self.algorithm {
-            Algorithm::Gzip if self.level <= 1 => (8, 1, 16, 64),
-            Algorithm::Gzip => (8 << 10, 5, 16, 64),
-            Algorithm::Zstd => (64 << 10, 3, 8, 32),
+    pub fn bound(algorithm: Algorithm, length: usize, pieces: usize) -> usize {
+        let (block, header) = match algorithm {
+            Algorithm::Gzip => (0xffff, 5),
+            // A little less than a block goes into one where the library splits it.
+            Algorithm::Zstd => (64 << 10, 3),
         };
-        let blocks = (length / block).saturating_add(1).saturating_mul(header);
-        let flushes = pieces.saturating_mul(flush);
-        length.saturating_add(blocks).saturating_add(flushes).saturating_add(frame)
+        let blocks = (length / block).saturating_add(pieces.saturating_mul(2));
+        length.saturating_add(blocks.saturating_mul(header)).saturating_add(32)
     }
 
-    /// Begins anew; what was not finished is forgotten.
-    ///
-    /// # Errors
-    /// Where the library refuses.
-    pub fn begin(&mut self) -> io::Result<()> {
-        match &mut self.context {
+    /// Begins anew; what was not ended is forgotten.
+    pub fn begin(&mut self) {
+        self.data.clear();
+        self.digest = Digest::new(self.algorithm);
+        self.failed = match &mut self.context {
             Context::Gzip(compress) => {
                 compress.reset();
-                Ok(())
+                false
             }
-            Context::Zstd(encoder) => encoder.reinit(),
+            Context::Stored => true,
+            Context::Zstd(encoder) => encoder.reinit().is_err(),
+        };
+        if self.algorithm == Algorithm::Gzip {
+            // Deflate, no flags, no time, no system.
+            self.data.extend_from_slice(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff]);
         }
+        self.before = (self.data.len(), self.digest.clone());
     }
 
-    /// Appends `bytes`, compressed, to `into`: all of them, so that `into.len()` tells what they
-    /// cost.
-    ///
-    /// # Errors
-    /// Where the library has no memory.
-    pub fn write(&mut self, bytes: &[u8], into: &mut Vec<u8>) -> io::Result<()> {
+    /// Compresses `parts`, one after another as one piece. It cannot fail: should the library, what
+    /// it does not take is stored as it is.
+    pub fn write(&mut self, parts: &[&[u8]]) {
+        let from = self.data.len();
+        self.before = (from, self.digest.clone());
+        if !self.failed {
+            self.failed = self.compress(parts).is_err();
+        }
+        // The blocks of gzip know nothing of each other but the bytes before; those of zstd do.
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let blocks = (length / self.algorithm.stored_len()).saturating_add(parts.len());
+        let stored = length.saturating_add(blocks.saturating_mul(5));
+        let swollen =
+            self.algorithm == Algorithm::Gzip && self.data.len().saturating_sub(from) > stored;
+        if self.failed || swollen {
+            self.data.truncate(from);
+            parts.iter().for_each(|part| self.store(part, false));
+        }
+        parts.iter().for_each(|part| self.digest.update(part));
+    }
+
+    /// Returns how long the data is, without its end.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.data.len()
+    }
+
+    /// Returns true where nothing has been written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.data.len() <= self.algorithm.begin_len()
+    }
+
+    /// Takes the last piece back. Nothing can be written after that: the library has gone on.
+    pub fn undo(&mut self) {
+        let (length, digest) = &self.before;
+        self.data.truncate(*length);
+        self.digest = digest.clone();
+        self.failed = true;
+    }
+
+    /// Ends the data, after `tail` as it is, and returns it.
+    pub fn end(&mut self, tail: &[u8]) -> &[u8] {
+        self.digest.update(tail);
+        self.store(tail, true);
+        self.digest.end(&mut self.data);
+        &self.data
+    }
+
+    /// Lets the library compress a piece.
+    fn compress(&mut self, parts: &[&[u8]]) -> io::Result<()> {
+        let data = &mut self.data;
         match &mut self.context {
-            Context::Gzip(compress) => deflate(compress, bytes, FlushCompress::Sync, into),
+            Context::Gzip(compress) => {
+                parts
+                    .iter()
+                    .try_for_each(|part| deflate(compress, part, FlushCompress::None, data))?;
+                deflate(compress, &[], FlushCompress::Sync, data)
+            }
+            Context::Stored => Err(io::ErrorKind::Unsupported.into()),
             Context::Zstd(encoder) => {
-                let mut input = InBuffer::around(bytes);
-                while input.pos() < bytes.len() {
-                    step(into, |output| encoder.run(&mut input, output))?;
+                let begins = data.is_empty();
+                for part in parts {
+                    let mut input = InBuffer::around(part);
+                    while input.pos() < part.len() {
+                        step(data, |output| encoder.run(&mut input, output))?;
+                    }
                 }
-                while step(into, |output| encoder.flush(output))? > 0 {}
+                while step(data, |output| encoder.flush(output))? > 0 {}
+                // The descriptor after the magic: the checksum, which is written here, follows.
+                match data.get_mut(4) {
+                    Some(descriptor) if begins => *descriptor |= CHECKSUM,
+                    _ => {}
+                }
                 Ok(())
             }
         }
     }
 
-    /// Ends the compressed data.
-    ///
-    /// # Errors
-    /// Where the library has no memory.
-    pub fn finish(&mut self, into: &mut Vec<u8>) -> io::Result<()> {
-        match &mut self.context {
-            Context::Gzip(compress) => deflate(compress, &[], FlushCompress::Finish, into),
-            Context::Zstd(encoder) => {
-                while step(into, |output| encoder.finish(output, true))? > 0 {}
-                Ok(())
+    /// Appends blocks of `bytes` as they are.
+    fn store(&mut self, bytes: &[u8], last: bool) {
+        let data = &mut self.data;
+        if self.algorithm == Algorithm::Zstd && data.is_empty() {
+            let window = u8::try_from(WINDOW_LOG.saturating_sub(10) << 3).unwrap_or(0);
+            data.extend_from_slice(&[0x28, 0xb5, 0x2f, 0xfd, CHECKSUM, window]);
+        }
+        if bytes.is_empty() && last {
+            match self.algorithm {
+                // A block of fixed codes that is only its end.
+                Algorithm::Gzip => data.extend_from_slice(&[0x03, 0x00]),
+                Algorithm::Zstd => data.extend_from_slice(&[1, 0, 0]),
             }
         }
+        let mut blocks = bytes.chunks(self.algorithm.stored_len()).peekable();
+        while let Some(block) = blocks.next() {
+            let last = u32::from(last && blocks.peek().is_none());
+            let length = u32::try_from(block.len()).unwrap_or(0);
+            match self.algorithm {
+                Algorithm::Gzip => {
+                    let [first, second, ..] = length.to_le_bytes();
+                    let last = u8::from(last > 0);
+                    data.extend_from_slice(&[last, first, second, !first, !second]);
+                }
+                Algorithm::Zstd => {
+                    let header = (length << 3 | last).to_le_bytes();
+                    data.extend(header.into_iter().take(3));
+                }
+            }
+            data.extend_from_slice(block);
+        }
     }
+}
+
+/// `Content_Checksum_flag` of a frame's descriptor.
+const CHECKSUM: u8 = 1 << 2;
+
+impl Digest {
+    fn new(algorithm: Algorithm) -> Self {
+        match algorithm {
+            Algorithm::Gzip => Self::Gzip(crc32fast::Hasher::new(), 0),
+            Algorithm::Zstd => Self::Zstd(XxHash64::with_seed(0)),
+        }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Gzip(hasher, length) => {
+                hasher.update(bytes);
+                *length = length.wrapping_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+            }
+            Self::Zstd(hasher) => hasher.write(bytes),
+        }
+    }
+
+    /// Appends what stands at the end: CRC and length, or the low half of the hash.
+    fn end(&self, into: &mut Vec<u8>) {
+        match self {
+            Self::Gzip(hasher, length) => {
+                into.extend_from_slice(&hasher.clone().finalize().to_le_bytes());
+                into.extend_from_slice(&length.to_le_bytes());
+            }
+            Self::Zstd(hasher) => into.extend(hasher.finish().to_le_bytes().into_iter().take(4)),
+        }
+    }
+}
+
+fn encoder(level: u32) -> io::Result<Encoder<'static>> {
+    let mut encoder = Encoder::new(i32::try_from(level).unwrap_or(i32::MAX))?;
+    encoder.set_parameter(CParameter::WindowLog(WINDOW_LOG))?;
+    Ok(encoder)
 }
 
 /// Lets zstd append to `into`; returns what it returns.
@@ -210,14 +367,10 @@ fn deflate(
         into.reserve(STEP);
         let read = usize::try_from(compress.total_in().saturating_sub(start)).unwrap_or(usize::MAX);
         let rest = bytes.get(read..).unwrap_or_default();
-        let status = compress.compress_vec(rest, into, flush)?;
+        compress.compress_vec(rest, into, flush)?;
+        // All is out where there is room left.
         let all = compress.total_in().saturating_sub(start) == bytes.len() as u64;
-        // A flush is complete where it left room.
-        let done = match flush {
-            FlushCompress::Finish => status == Status::StreamEnd,
-            _ => all && into.len() < into.capacity(),
-        };
-        if done {
+        if all && into.len() < into.capacity() {
             return Ok(());
         }
     }
@@ -293,27 +446,31 @@ mod tests {
     const BOTH: [Algorithm; 2] = [Algorithm::Gzip, Algorithm::Zstd];
 
     fn compressed(compressor: &mut Compressor, pieces: &[&[u8]]) -> Vec<u8> {
-        let (algorithm, mut into) = (compressor.algorithm(), Vec::new());
-        compressor.begin().unwrap();
-        for piece in pieces {
-            compressor.write(piece, &mut into).unwrap();
-        }
-        let flushed = into.len();
-        compressor.finish(&mut into).unwrap();
+        let algorithm = compressor.algorithm();
+        compressor.begin();
+        pieces.iter().for_each(|piece| compressor.write(&[piece]));
+        ended(compressor, pieces, algorithm)
+    }
+
+    fn ended(compressor: &mut Compressor, pieces: &[&[u8]], algorithm: Algorithm) -> Vec<u8> {
+        let empty = compressor.len() == 0;
+        let flushed = compressor.len();
+        let data = compressor.end(b"").to_vec();
+        assert!(empty || data.len() - flushed == algorithm.end_len(0), "{algorithm:?}");
         let length = pieces.iter().map(|piece| piece.len()).sum();
-        assert!(length == 0 || into.len() - flushed <= algorithm.end_len(), "{algorithm:?}");
-        assert!(into.len() <= compressor.bound(length, pieces.len()), "{algorithm:?} {length}");
-        into
+        let bound = Compressor::bound(algorithm, length, pieces.len());
+        assert!(data.len() <= bound, "{algorithm:?}: {length} became {}, not {bound}", data.len());
+        data
     }
 
     #[test]
     fn one_context_serves_many_records_also_after_one_was_left() {
         for algorithm in BOTH {
-            let mut compressor = Compressor::new(algorithm, 3).unwrap();
+            let mut compressor = Compressor::new(algorithm, 3);
             let mut decompressor = Decompressor::default();
             for text in [&b"first"[..], b"", b"third"] {
-                compressor.begin().unwrap();
-                compressor.write(b"given up", &mut Vec::new()).unwrap();
+                compressor.begin();
+                compressor.write(&[b"given up"]);
                 let data = compressed(&mut compressor, &[text]);
                 assert_eq!(Algorithm::of(&data), Some(algorithm));
                 assert_eq!(decompressor.decompress(algorithm, &data, 5).unwrap(), text);
@@ -321,10 +478,60 @@ mod tests {
         }
     }
 
+    /// What is taken back leaves no trace, and what ends the data may be more than nothing.
+    #[test]
+    fn the_last_piece_can_be_taken_back() {
+        let mut rng = fastrand::Rng::with_seed(5);
+        let noise: Vec<u8> = (0..300_000).map(|_| rng.u8(..)).collect();
+        for algorithm in BOTH {
+            let mut compressor = Compressor::new(algorithm, 3);
+            for (kept, tail) in [(&b"kept"[..], &b""[..]), (b"kept", b"]"), (b"", b""), (b"", b"]")]
+            {
+                compressor.begin();
+                if !kept.is_empty() {
+                    compressor.write(&[b"[", kept]);
+                }
+                let length = compressor.len();
+                compressor.write(&[&noise]);
+                assert!(compressor.len() > length + noise.len() - 100);
+                compressor.undo();
+                let data = compressor.end(tail).to_vec();
+                assert!(data.len() <= length + algorithm.end_len(tail.len()) + 6);
+                let read = Decompressor::default().decompress(algorithm, &data, 100).unwrap();
+                let opening: &[u8] = if kept.is_empty() { b"" } else { b"[" };
+                assert_eq!(read, [opening, kept, tail].concat(), "{algorithm:?}");
+            }
+        }
+    }
+
+    /// Should a library fail, the data is longer, and sound.
+    #[test]
+    fn what_the_library_does_not_take_is_stored() {
+        let long = vec![b'x'; 300_000];
+        for algorithm in BOTH {
+            let mut compressor = Compressor::new(algorithm, 3);
+            for before in [&b""[..], b"taken\n"] {
+                compressor.begin();
+                if !before.is_empty() {
+                    compressor.write(&[before]);
+                }
+                compressor.failed = true;
+                compressor.write(&[&long]);
+                compressor.write(&[b"more"]);
+                let data = compressor.end(b"").to_vec();
+                let most = long.len() + 100;
+                let read = Decompressor::default().decompress(algorithm, &data, most).unwrap();
+                assert!(read == [before, &long, b"more"].concat(), "{algorithm:?}");
+            }
+            let next = compressed(&mut compressor, &[&long]);
+            assert!(next.len() < 1000, "the next record is compressed again");
+        }
+    }
+
     #[test]
     fn frames_one_after_another_are_one_text() {
         for algorithm in BOTH {
-            let mut compressor = Compressor::new(algorithm, 1).unwrap();
+            let mut compressor = Compressor::new(algorithm, 1);
             let twice =
                 [compressed(&mut compressor, &[b"a\n"]), compressed(&mut compressor, &[b"b\n"])];
             let read = Decompressor::default().decompress(algorithm, &twice.concat(), 4);
@@ -336,7 +543,7 @@ mod tests {
     fn a_bomb_ends_at_the_bound() {
         let zeros = vec![0; 32 << 20];
         for algorithm in BOTH {
-            let bomb = compressed(&mut Compressor::new(algorithm, 1).unwrap(), &[&zeros]);
+            let bomb = compressed(&mut Compressor::new(algorithm, 1), &[&zeros]);
             assert!(bomb.len() < zeros.len() / 100);
             let mut decompressor = Decompressor::default();
             let read = decompressor.decompress(algorithm, &bomb, 1 << 20);
@@ -348,7 +555,7 @@ mod tests {
     #[test]
     fn damage_is_told() {
         for algorithm in BOTH {
-            let mut compressor = Compressor::new(algorithm, 3).unwrap();
+            let mut compressor = Compressor::new(algorithm, 3);
             let sound = compressed(&mut compressor, &[b"GET /index.html\n"]);
             let mut decompressor = Decompressor::default();
             for length in 0..sound.len() {
@@ -383,7 +590,7 @@ mod tests {
             let bytes: Vec<u8> = (0..length).map(|_| rng.u8(0..=most)).collect();
             let cut: Vec<_> = bytes.chunks((length / pieces).max(1)).collect();
             for algorithm in BOTH {
-                let mut compressor = Compressor::new(algorithm, level).unwrap();
+                let mut compressor = Compressor::new(algorithm, level);
                 let data = compressed(&mut compressor, &cut);
                 let read = Decompressor::default().decompress(algorithm, &data, length);
                 prop_assert_eq!(read.as_ref(), Ok(&bytes));

@@ -20,12 +20,9 @@ fn split(by: &By, data: &[u8]) -> (Vec<String>, Found) {
 }
 
 fn compressed(algorithm: Algorithm, data: &[u8]) -> Vec<u8> {
-    let mut compressor = Compressor::new(algorithm, 3).unwrap();
-    let mut into = Vec::new();
-    compressor.begin().unwrap();
-    compressor.write(data, &mut into).unwrap();
-    compressor.finish(&mut into).unwrap();
-    into
+    let mut compressor = Compressor::new(algorithm, 3);
+    compressor.write(&[data]);
+    compressor.end(b"").to_vec()
 }
 
 fn aggregate(records: &[(&[u8], Vec<u8>)]) -> Vec<u8> {
