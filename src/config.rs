@@ -189,6 +189,8 @@ pub struct Merge {
     pub max_bytes: usize,
     /// How long a line may wait for company (default 1 s; 0: not at all).
     pub max_age: Duration,
+    /// How the data of a record is compressed (default: not at all).
+    pub compression: Option<Compression>,
 }
 
 impl Merge {
@@ -203,8 +205,18 @@ impl Merge {
     #[must_use]
     pub fn joins(&self) -> bool {
         let verbatim = matches!(&self.format, Format::Lines { delimiter } if delimiter == b"\n");
-        verbatim && self.max_lines.is_none()
+        // Compressed data is one member or frame: readers that expect one take the first of several.
+        verbatim && self.max_lines.is_none() && self.compression.is_none()
     }
+}
+
+/// How the data of records is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// One gzip member a record, or a run; the level is 1 to 9 (default 6).
+    Gzip(u32),
+    /// One zstd frame a record, or a run; the level is 1 to 19 (default 1).
+    Zstd(u32),
 }
 
 /// How the lines of a record are joined.

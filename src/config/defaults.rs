@@ -32,6 +32,12 @@ pub const MAX_BYTES: usize = 25_000;
 /// full before.
 pub const MAX_AGE: Duration = Duration::from_secs(1);
 
+/// What gzip itself takes for the best compromise.
+pub const GZIP_LEVEL: u32 = 6;
+
+/// The fastest: what is saved by sending less pays for it, and higher levels save little more on lines.
+pub const ZSTD_LEVEL: u32 = 1;
+
 /// The next line of a stack trace follows within milliseconds.
 pub const MULTILINE_MAX_AGE: Duration = Duration::from_secs(1);
 
@@ -89,7 +95,13 @@ impl Default for Format {
 
 impl Default for Merge {
     fn default() -> Self {
-        Self { format: Format::default(), max_lines: None, max_bytes: MAX_BYTES, max_age: MAX_AGE }
+        Self {
+            format: Format::default(),
+            max_lines: None,
+            max_bytes: MAX_BYTES,
+            max_age: MAX_AGE,
+            compression: None,
+        }
     }
 }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use super::reader::shown;
 use super::units::Period;
-use super::{Aws, Config, Format, Multiline, OnOversize, PartitionKey, Produce, StartAt};
+use super::{
+    Aws, Compression, Config, Format, Multiline, OnOversize, PartitionKey, Produce, StartAt,
+};
 
 impl Config {
     /// Returns what the configuration does, in words, one setting a line; ends with a newline.
@@ -117,7 +119,12 @@ fn records(flow: &Produce) -> String {
     let age = waits.then(|| Period(merge.max_age).to_string());
     let bounds: Vec<String> = [lines, bytes, age].into_iter().flatten().collect();
     let patience = if waits { "" } else { ", never waiting" };
-    format!("{joined}, up to {}{patience}", either(&bounds))
+    let text = format!("{joined}, up to {}{patience}", either(&bounds));
+    match merge.compression {
+        Some(Compression::Gzip(level)) => format!("{text}; compressed by gzip, level {level}"),
+        Some(Compression::Zstd(level)) => format!("{text}; compressed by zstd, level {level}"),
+        None => text,
+    }
 }
 
 /// Returns the bounds as a sentence says them: `a, b or c`.
@@ -223,7 +230,7 @@ produce:
   - name: trace
     files: [/var/log/trace.log]
     stream: arn:aws:kinesis:eu-west-1:123456789012:stream/trace
-    merge: { format: json_array, max_age: 250 ms }
+    merge: { format: json_array, max_age: 250 ms, compression: { zstd: 7 } }
     multiline: { start: '^\d{4}-' }
     partition_key: { json_field: user.id }
     on_oversize: skip
@@ -263,7 +270,7 @@ produce:
         flow trace
           files     /var/log/trace.log
           stream    arn:aws:kinesis:eu-west-1:123456789012:stream/trace
-          records   whole groups as a JSON array, up to 25,000 bytes or 250 ms
+          records   whole groups as a JSON array, up to 25,000 bytes or 250 ms; compressed by zstd, level 7
           groups    a line that matches ^\d{4}- begins a group; up to 1,048,576 bytes or 1 s
           key       the JSON field user.id
           start     at the beginning of every file

@@ -15,6 +15,12 @@ pub const MAX_BYTES: RangeInclusive<usize> = 64..=10 * MIB;
 /// Lines of a record: more than a million of them need 10 MiB even when they are all but empty.
 pub const MAX_LINES: RangeInclusive<usize> = 1..=1_000_000;
 
+/// Levels of gzip.
+pub const GZIP_LEVEL: RangeInclusive<usize> = 1..=9;
+
+/// Levels of zstd: those above 19 ask the reader for more memory than it may be ready to give.
+pub const ZSTD_LEVEL: RangeInclusive<usize> = 1..=19;
+
 /// How long a line may wait for company.
 pub const MAX_AGE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(1);
 

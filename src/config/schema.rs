@@ -74,6 +74,8 @@ pub(super) static FLOW: Schema = schema(
 pub(super) static MERGE: Schema =
     schema("`merge`", &["format", "delimiter", "max_lines", "max_bytes", "max_age", "compression"]);
 
+pub(super) static COMPRESSION: Schema = schema("`compression`", &["gzip", "zstd"]);
+
 pub(super) static PARTITION_KEY: Schema =
     schema("`partition_key`", &["constant", "regex", "json_field"]);
 
@@ -88,7 +90,7 @@ pub(super) static SHIP: Schema = schema(
 );
 
 /// All blocks.
-pub(super) static ALL: [&Schema; 11] = [
+pub(super) static ALL: [&Schema; 12] = [
     &TOP,
     &AWS,
     &ASSUME_ROLE,
@@ -96,6 +98,7 @@ pub(super) static ALL: [&Schema; 11] = [
     &PRICES,
     &FLOW,
     &MERGE,
+    &COMPRESSION,
     &PARTITION_KEY,
     &MULTILINE,
     &TAIL,

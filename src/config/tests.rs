@@ -149,6 +149,7 @@ aws:\r
         max_lines: Some(10),
         max_bytes: 1_000_000,
         max_age: Duration::ZERO,
+        compression: None,
     };
     assert_eq!(flow.merge, merge);
     assert!(matches!(&flow.partition_key, PartitionKey::Regex(regex) if regex.is_match(b"a b")));
@@ -364,6 +365,8 @@ fn defaults_are_within_limits() {
     let (merge, tail, ship) = (Merge::default(), Tail::default(), Ship::default());
     assert!(limits::MAX_BYTES.contains(&merge.max_bytes));
     assert!(limits::MAX_AGE.contains(&merge.max_age));
+    assert!(limits::GZIP_LEVEL.contains(&(defaults::GZIP_LEVEL as usize)));
+    assert!(limits::ZSTD_LEVEL.contains(&(defaults::ZSTD_LEVEL as usize)));
     assert!(limits::BUFFER.contains(&tail.buffer));
     assert!(limits::OPEN_FILES.contains(&tail.open_files));
     assert!(limits::SCAN_INTERVAL.contains(&tail.scan_interval));

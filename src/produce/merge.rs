@@ -23,6 +23,8 @@ mod key;
 mod long_line;
 mod multiline;
 mod open;
+mod packer;
+mod packing;
 #[cfg(test)]
 mod tests;
 mod unit;
@@ -216,19 +218,14 @@ impl Merger {
                 let key = file_key(&self.host, &opened.origin);
                 let file = File { key, long: None, group: Group::default() };
                 self.files.entry(opened.key).or_insert(Box::new(file));
-                if let Layout::Aggregated(aggregation) = &mut self.records.layout {
-                    aggregation.opened(&self.host, opened);
-                }
             }
             FileEvent::Closed { key, .. } => {
                 self.with_file(*key, out, Self::end_file);
                 self.files.remove(key);
-                if let Layout::Aggregated(aggregation) = &mut self.records.layout {
-                    aggregation.closed(*key);
-                }
             }
             FileEvent::Lost { .. } | FileEvent::Moved { .. } | FileEvent::Seen { .. } => {}
         }
+        self.records.on_file(&self.host, &event);
         out.push(Output::File(event));
     }
 

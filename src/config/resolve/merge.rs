@@ -11,7 +11,9 @@ use super::aws;
 use crate::config::diagnostic::{Mistakes, quote};
 use crate::config::document::Value;
 use crate::config::reader::{Block, Field, Slot};
-use crate::config::{Format, Merge, Multiline, PartitionKey, defaults, hint, limits, schema};
+use crate::config::{
+    Compression, Format, Merge, Multiline, PartitionKey, defaults, hint, limits, schema,
+};
 
 /// Returns what holds where there is no `merge` block.
 pub(super) fn default_merge() -> (Merge, Field<usize>) {
@@ -35,12 +37,19 @@ pub(super) fn merge(slot: Slot<'_>, mistakes: &mut Mistakes) -> Option<(Merge, F
         .field("max_bytes", defaults::MAX_BYTES, |slot| slot.size(&limits::MAX_BYTES, mistakes));
     let max_age =
         block.field("max_age", defaults::MAX_AGE, |slot| slot.duration(&limits::MAX_AGE, mistakes));
-    block.field("compression", (), |slot| compression(slot, mistakes));
+    let compression = block.field("compression", None, |slot| compression(slot, mistakes));
+    if let (Format::None, Some(_), Some(slot)) =
+        (&format, compression.value, block.slot("compression"))
+    {
+        let hint = "leave it out, or write another `format`";
+        slot.tell("has no meaning with `format: none`", hint, mistakes);
+    }
     let merge = Merge {
         format,
         max_lines: max_lines.value,
         max_bytes: max_bytes.value,
         max_age: max_age.value,
+        compression: compression.value,
     };
     Some((merge, max_bytes))
 }
@@ -81,15 +90,31 @@ fn delimiter(slot: Slot<'_>, mistakes: &mut Mistakes) -> Option<Vec<u8>> {
     Some(text.as_bytes().to_vec())
 }
 
-fn compression(slot: Slot<'_>, mistakes: &mut Mistakes) -> Option<()> {
-    if let Value::Text(text) = &slot.node.value
-        && matches!(text.as_str(), "gzip" | "zstd")
-    {
-        let what = format!("cannot be `{text}`: not supported by this version");
-        slot.tell(&what, "leave `compression` out", mistakes);
+/// Reads `compression`: a word, or a map of an algorithm to its level.
+fn compression(slot: Slot<'_>, mistakes: &mut Mistakes) -> Option<Option<Compression>> {
+    let Value::Map(entries) = &slot.node.value else {
+        let known = [
+            ("none", None),
+            ("gzip", Some(Compression::Gzip(defaults::GZIP_LEVEL))),
+            ("zstd", Some(Compression::Zstd(defaults::ZSTD_LEVEL))),
+        ];
+        return slot.choice(&known, mistakes);
+    };
+    let block = Block::open(slot, &schema::COMPRESSION, mistakes)?;
+    let mut given = block.slots();
+    let (Some(form), 0) = (given.next(), given.len()) else {
+        // An unknown key in it has been told already.
+        if given.len() > 0 || entries.is_empty() {
+            let hint = "as in `compression: { zstd: 3 }`";
+            slot.tell("must have one algorithm and its level", hint, mistakes);
+        }
         return None;
-    }
-    slot.choice(&[("none", ())], mistakes)
+    };
+    let mut level = |known| u32::try_from(form.count(known, mistakes)?).ok();
+    Some(Some(match form.key {
+        "gzip" => Compression::Gzip(level(&limits::GZIP_LEVEL)?),
+        _ => Compression::Zstd(level(&limits::ZSTD_LEVEL)?),
+    }))
 }
 
 /// The forms of `partition_key` that are a word.

@@ -4,6 +4,7 @@
 //! and all user records have the outer record's key, so that no reader's range filter can part them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::position::{FileKey, Run};
 use crate::produce::tail::Opened;
@@ -19,19 +20,24 @@ const HEADERS: usize = 5 + 2 + 5;
 /// What is known of the files that are followed.
 #[derive(Debug, Default)]
 pub(super) struct Aggregation {
-    files: BTreeMap<FileKey, FileTags>,
+    files: BTreeMap<FileKey, Arc<FileTags>>,
 }
 
 impl Aggregation {
     /// Takes note of a file, before any of its lines.
     pub(super) fn opened(&mut self, host: &str, file: &Opened) {
         let tags = FileTags::new(host, &file.origin, &file.identity, file.key);
-        self.files.insert(file.key, tags);
+        self.files.insert(file.key, Arc::new(tags));
     }
 
     /// Forgets a file, after its last line.
     pub(super) fn closed(&mut self, key: FileKey) {
         self.files.remove(&key);
+    }
+
+    /// Returns what a record says of a file.
+    pub(super) fn tags(&self, key: FileKey) -> Option<Arc<FileTags>> {
+        self.files.get(&key).map(Arc::clone)
     }
 
     /// Returns the bytes around a lone line under a key of `key` bytes, at most.
@@ -45,7 +51,7 @@ impl Aggregation {
         let tags = if continues(runs, run) {
             0
         } else {
-            self.files.get(&run.span.file).map_or(0, FileTags::most)
+            self.files.get(&run.span.file).map_or(0, |tags| tags.most())
         };
         let ends = if runs.is_empty() { kpl::empty_len(key.len()) } else { kpl::DIGEST };
         kpl::pushed_len(length, tags).saturating_sub(length).saturating_add(ends)

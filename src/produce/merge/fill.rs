@@ -21,11 +21,13 @@ use smallvec::smallvec;
 use super::key::{DIGITS, Key};
 use super::long_line::{LongLine, Part};
 use super::open::{Open, OpenRecords, note};
+use super::packer::Packer;
+use super::packing::Packing;
 use super::unit::{Beside, Layout, Unit, count, lines};
 use super::{Output, RecordLimit};
 use crate::config::{OnOversize, Produce};
 use crate::position::Run;
-use crate::produce::tail::Chunk;
+use crate::produce::tail::{Chunk, FileEvent};
 use crate::record::{Record, json_array};
 
 /// The most records open at a time: keys taken from lines may be as many as users, and each open
@@ -42,25 +44,42 @@ pub(super) struct Records {
     pub(super) open: OpenRecords,
     pub(super) layout: Layout,
     max_bytes: usize,
-    max_units: usize,
+    pub(super) max_units: usize,
     on_oversize: OnOversize,
     limit: Arc<RecordLimit>,
-    rng: fastrand::Rng,
+    pub(super) rng: fastrand::Rng,
     /// Where an element is encoded; kept for its memory.
     scratch: Vec<u8>,
+    /// What compresses the records, where the flow asks for it.
+    pub(super) packing: Option<Box<Packing>>,
 }
 
 impl Records {
     pub(super) fn new(flow: &Produce, limit: Arc<RecordLimit>, rng: fastrand::Rng) -> Self {
         Self {
             open: OpenRecords::default(),
-            layout: Layout::new(&flow.merge.format),
+            layout: Layout::new(&flow.merge),
             max_bytes: flow.merge.max_bytes.min(limit.floor()),
             max_units: flow.merge.max_lines.map_or(usize::MAX, |lines| lines.max(1) as usize),
             on_oversize: flow.on_oversize,
             limit,
             rng,
             scratch: Vec::new(),
+            packing: Packing::new(flow).map(Box::new),
+        }
+    }
+
+    /// Takes note of what happens to a file, as far as records tell of it.
+    pub(super) fn on_file(&mut self, host: &str, event: &FileEvent) {
+        let aggregation = match (&mut self.layout, &mut self.packing) {
+            (Layout::Aggregated(aggregation), _) => Some(aggregation),
+            (_, Some(packing)) => packing.packer.aggregation(),
+            _ => None,
+        };
+        match (aggregation, event) {
+            (Some(aggregation), FileEvent::Opened(opened)) => aggregation.opened(host, opened),
+            (Some(aggregation), FileEvent::Closed { key, .. }) => aggregation.closed(*key),
+            _ => {}
         }
     }
 
@@ -71,13 +90,22 @@ impl Records {
 
     /// Returns how long a lone line under a key of `key` bytes may be.
     fn most_beside(&self, key: usize) -> usize {
-        let around = key.saturating_add(self.layout.envelope(key));
-        self.limit.get().saturating_sub(around).max(1)
+        let limit = self.limit.get();
+        let envelope = match &self.packing {
+            Some(packing) => packing.packer.envelope(key, limit),
+            None => self.layout.envelope(key),
+        };
+        limit.saturating_sub(key.saturating_add(envelope)).max(1)
     }
 
     /// Returns how long the merged data of a record under `key` may be.
     fn room(&self, key: &Key<'_>) -> usize {
-        self.max_bytes.saturating_sub(key.len())
+        self.room_beside(key.len())
+    }
+
+    /// Returns how long the merged data of a record under a key of `key` bytes may be.
+    pub(super) fn room_beside(&self, key: usize) -> usize {
+        self.max_bytes.saturating_sub(key)
     }
 
     /// Pushes the bytes `from..to` of a chunk, which are whole lines of one key, as slices of the
@@ -89,6 +117,9 @@ impl Records {
         (from, to): (usize, usize),
         out: &mut Vec<Output>,
     ) {
+        if self.packing.is_some() {
+            return self.pack_block(key, chunk, (from, to), out);
+        }
         let mut at = from;
         while at < to {
             let rest = chunk.data.get(at..to).unwrap_or_default();
@@ -151,9 +182,9 @@ impl Records {
         self.bound(out);
     }
 
-    /// Pushes the first line of `at..to`, which is longer than a record's room, alone; returns the
+    /// Pushes the first line of `at..to`, which is longer than a record's room, as a unit; returns the
     /// offset after it.
-    fn push_first(
+    pub(super) fn push_first(
         &mut self,
         key: &Key<'_>,
         chunk: &Chunk,
@@ -184,14 +215,14 @@ impl Records {
         if content.len() > self.most(fallback) {
             let mut line = LongLine::of(unit);
             self.shed(&mut line, fallback, out);
-            let layout = &self.layout;
-            return line.rest(layout, &mut |part| out.push(sent(layout, part)));
+            return self.end_shed(line, out);
         }
         if content.len() > self.most(key) {
             return self.emit_alone(fallback, unit, unit.keep(content), out);
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         match self.layout.element(content, &mut scratch) {
+            Some(element) if self.packing.is_some() => self.pack_unit(key, element, unit, out),
             Some(element) => self.join(key, element, unit, out),
             None => self.emit_alone(key, unit, unit.keep(content), out),
         }
@@ -218,7 +249,7 @@ impl Records {
     }
 
     /// Emits the oldest record where there is one too many.
-    fn bound(&mut self, out: &mut Vec<Output>) {
+    pub(super) fn bound(&mut self, out: &mut Vec<Output>) {
         if self.open.len() > OPEN_RECORDS {
             self.emit_oldest(out);
         }
@@ -270,10 +301,16 @@ impl Records {
     }
 
     /// Emits a unit in a record of its own, after all that was pushed under its key before.
-    fn emit_alone(&mut self, key: &Key<'_>, unit: &Unit<'_>, data: Bytes, out: &mut Vec<Output>) {
+    pub(super) fn emit_alone(
+        &mut self,
+        key: &Key<'_>,
+        unit: &Unit<'_>,
+        data: Bytes,
+        out: &mut Vec<Output>,
+    ) {
         self.close(key.slot(), out);
         let (partition_key, ordered) = self.draw(key);
-        let data = self.layout.alone(&partition_key, data, unit.run);
+        let data = alone(&self.layout, &mut self.packing, &partition_key, data, unit.run);
         let runs = smallvec![unit.run];
         out.push(Output::Record(Record { partition_key, ordered, data, runs }));
     }
@@ -288,9 +325,10 @@ impl Records {
         // again only if they arrive in order.
         let drawn = line.key().map_or_else(|| key.draw(&mut self.rng), Arc::clone);
         self.close(key.slot(), out);
-        let (layout, most) = (&self.layout, self.most_beside(drawn.len()));
+        let most = self.most_beside(drawn.len());
+        let (layout, packing) = (&self.layout, &mut self.packing);
         line.shed(self.on_oversize, &drawn, (layout, most), &mut |part| {
-            out.push(sent(layout, part));
+            out.push(sent(layout, packing, part));
         });
     }
 
@@ -310,17 +348,22 @@ impl Records {
         if !line.is_shed() {
             return Some(line);
         }
-        let layout = &self.layout;
-        line.rest(layout, &mut |part| out.push(sent(layout, part)));
+        self.end_shed(line, out);
         None
+    }
+
+    /// Emits what is left of a line that was shed.
+    fn end_shed(&mut self, line: LongLine, out: &mut Vec<Output>) {
+        let (layout, packing) = (&self.layout, &mut self.packing);
+        line.rest(layout, &mut |part| out.push(sent(layout, packing, part)));
     }
 
     /// Emits what is held of a long line as pieces of it, to make room in memory.
     pub(super) fn release(&mut self, line: &mut LongLine, key: &Key<'_>, out: &mut Vec<Output>) {
         let drawn = line.key().map_or_else(|| key.draw(&mut self.rng), Arc::clone);
         self.close(key.slot(), out);
-        let layout = &self.layout;
-        line.release(&drawn, &mut |part| out.push(sent(layout, part)));
+        let (layout, packing) = (&self.layout, &mut self.packing);
+        line.release(&drawn, &mut |part| out.push(sent(layout, packing, part)));
     }
 
     /// Emits the open record of a slot.
@@ -338,17 +381,20 @@ impl Records {
     }
 
     fn emit(&mut self, open: Open, out: &mut Vec<Output>) {
+        if self.packing.is_some() {
+            return self.pack(open, true, out);
+        }
         let Open { key, slot, mut body, runs, .. } = open;
         self.layout.end(&mut body);
         // What is emitted may wait long for a slow stream: memory asked for in vain goes back.
         if body.capacity() / 2 > body.len() {
             body.shrink_to_fit();
         }
-        let ordered = self.keeps_key() || !slot.is_empty();
+        let ordered = self.is_ordered(&slot);
         out.push(Output::Record(Record { partition_key: key, ordered, data: body.into(), runs }));
     }
 
-    fn begin(&mut self, key: &Key<'_>, read_at: Instant) -> Open {
+    pub(super) fn begin(&mut self, key: &Key<'_>, read_at: Instant) -> Open {
         let drawn = key.draw(&mut self.rng);
         self.open.begin(key.slot(), drawn, read_at)
     }
@@ -356,20 +402,26 @@ impl Records {
     /// Returns true where a record cannot be sent again under another key, as one out of order may:
     /// an aggregate names its key inside too.
     fn keeps_key(&self) -> bool {
-        matches!(self.layout, Layout::Aggregated(_))
+        let packer = self.packing.as_ref().map(|packing| &packing.packer);
+        matches!(self.layout, Layout::Aggregated(_)) || packer.is_some_and(Packer::aggregates)
+    }
+
+    /// Returns true where records of a slot must arrive in order.
+    pub(super) fn is_ordered(&self, slot: &str) -> bool {
+        self.keeps_key() || !slot.is_empty()
     }
 
     fn draw(&mut self, key: &Key<'_>) -> (Arc<str>, bool) {
-        (key.draw(&mut self.rng), self.keeps_key() || !matches!(key, Key::Random))
+        (key.draw(&mut self.rng), self.is_ordered(key.slot()))
     }
 }
 
 /// Makes the output of a part of a line over the limit.
-fn sent(layout: &Layout, part: Part) -> Output {
+fn sent(layout: &Layout, packing: &mut Option<Box<Packing>>, part: Part) -> Output {
     match part {
         Part::Skipped(run) => Output::Skipped(run),
         Part::Sent { key, data, run } => {
-            let data = layout.alone(&key, data, run);
+            let data = alone(layout, packing, &key, data, run);
             let mut runs = smallvec![];
             note(&mut runs, run);
             Output::Record(Record { partition_key: key, ordered: true, data, runs })
@@ -377,9 +429,23 @@ fn sent(layout: &Layout, part: Part) -> Output {
     }
 }
 
+/// Returns the data of a record in which `data`, the bytes of `run`, is alone.
+fn alone(
+    layout: &Layout,
+    packing: &mut Option<Box<Packing>>,
+    key: &str,
+    data: Bytes,
+    run: Run,
+) -> Bytes {
+    match packing {
+        Some(packing) => packing.packer.alone(key, &data, run),
+        None => layout.alone(key, data, run),
+    }
+}
+
 /// Returns the length and number of the first whole lines of `rest`, as many as fit into `room`
 /// bytes and are at most `max`; `None` where not one fits. All of `rest` is whole lines.
-fn whole_lines(rest: &[u8], room: usize, max: usize) -> Option<(usize, usize)> {
+pub(super) fn whole_lines(rest: &[u8], room: usize, max: usize) -> Option<(usize, usize)> {
     let window = rest.get(..room).unwrap_or(rest);
     let whole = if window.len() == rest.len() {
         window

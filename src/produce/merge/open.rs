@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
+use super::packer::Atom;
 use crate::position::Run;
 
 /// A record being filled.
@@ -21,8 +22,12 @@ pub(super) struct Open {
     pub(super) key: Arc<str>,
     /// Where it is found: the key, or the one slot of random keys.
     pub(super) slot: Arc<str>,
-    /// The data so far, in the flow's format.
+    /// The data so far, in the flow's format; what is to be compressed waits as text.
     pub(super) body: Vec<u8>,
+    /// What that text is made of; empty where nothing is compressed.
+    pub(super) atoms: Vec<Atom>,
+    /// Bytes of text for each 1024 compressed, as it seems.
+    pub(super) ratio: usize,
     /// Lines (or multiline groups) in it.
     pub(super) units: usize,
     /// Where they come from.
@@ -34,6 +39,12 @@ pub(super) struct Open {
 }
 
 impl Open {
+    /// Returns the bytes it holds.
+    fn held(&self) -> usize {
+        let atoms = self.atoms.len().saturating_mul(size_of::<Atom>());
+        self.body.len().saturating_add(atoms)
+    }
+
     /// Takes note of where further bytes come from, and of when they were read.
     pub(super) fn note(&mut self, run: Run, read_at: Instant) {
         note(&mut self.runs, run);
@@ -86,6 +97,8 @@ impl OpenRecords {
             key,
             slot,
             body: Vec::new(),
+            atoms: Vec::new(),
+            ratio: 0,
             units: 0,
             runs: SmallVec::new(),
             oldest: read_at,
@@ -95,7 +108,7 @@ impl OpenRecords {
 
     /// Puts a record among these.
     pub(super) fn put(&mut self, open: Open) {
-        self.held = self.held.saturating_add(open.body.len());
+        self.held = self.held.saturating_add(open.held());
         self.by_age.insert((open.oldest, open.number), Arc::clone(&open.slot));
         self.by_slot.insert(Arc::clone(&open.slot), open);
     }
@@ -104,7 +117,7 @@ impl OpenRecords {
     pub(super) fn take(&mut self, slot: &str) -> Option<Open> {
         let open = self.by_slot.remove(slot)?;
         self.by_age.remove(&(open.oldest, open.number));
-        self.held = self.held.saturating_sub(open.body.len());
+        self.held = self.held.saturating_sub(open.held());
         Some(open)
     }
 
@@ -122,9 +135,9 @@ impl OpenRecords {
         change: impl FnOnce(&mut Open) -> T,
     ) -> Option<T> {
         let open = self.by_slot.get_mut(slot)?;
-        let (oldest, bytes) = (open.oldest, open.body.len());
+        let (oldest, bytes) = (open.oldest, open.held());
         let returned = change(open);
-        self.held = self.held.saturating_sub(bytes).saturating_add(open.body.len());
+        self.held = self.held.saturating_sub(bytes).saturating_add(open.held());
         if open.oldest != oldest {
             self.by_age.remove(&(oldest, open.number));
             self.by_age.insert((open.oldest, open.number), Arc::clone(&open.slot));

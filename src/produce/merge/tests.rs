@@ -6,9 +6,13 @@ use bytes::Bytes;
 use regex::bytes::Regex;
 
 use super::*;
-use crate::config::{Format, Merge, Multiline, OnOversize, PartitionKey, Ship, StartAt, Tail};
+use crate::config::{
+    Compression, Format, Merge, Multiline, OnOversize, PartitionKey, Ship, StartAt, Tail,
+};
 use crate::position::{Identity, Mark, Position, Preceding, Span};
 use crate::produce::tail::{Opened, Progress};
+use crate::record::kpl;
+use crate::record::split::{By, Splitter};
 
 /// A flow with room for 100 bytes a record and its key; tests change what they are about.
 fn flow(format: Format) -> Produce {
@@ -19,7 +23,7 @@ fn flow(format: Format) -> Produce {
         exclude: Vec::new(),
         stream: "test".to_owned(),
         start_at: StartAt::Beginning,
-        merge: Merge { format, max_lines: None, max_bytes: 101, max_age: second },
+        merge: Merge { format, max_bytes: 101, max_age: second, ..Merge::default() },
         partition_key: PartitionKey::Constant(Arc::from("k")),
         multiline: None,
         on_oversize: OnOversize::Split,
@@ -412,4 +416,55 @@ fn a_run_carries_the_mark_of_its_end() {
             assert!(run.mark != Mark::default() && run.mark.matches(before));
         }
     }
+}
+
+/// A file may have ended long before its lines are compressed: what is said of it is not forgotten.
+#[test]
+fn a_compressed_aggregate_tells_of_files_that_have_ended() {
+    let mut flow = flow(Format::Kpl);
+    flow.merge.compression = Some(Compression::Zstd(1));
+    flow.merge.max_bytes = 25_000;
+    let (mut merger, mut out) = (merger(&flow, RecordLimit::FLOOR), Vec::new());
+    for file in 1..=3 {
+        merger.on_input(opened(file, &format!("/var/log/{file}.log")), &mut out);
+        for chunk in chunks(file, b"one\ntwo\n", &[4], Instant::now()) {
+            merger.on_input(tail::Output::Chunk(chunk), &mut out);
+        }
+        merger.on_input(closed(file, 8), &mut out);
+    }
+    assert!(records(&out).is_empty(), "small files wait for company under one key");
+    merger.flush(&mut out);
+    let record = records(&out)[0];
+    assert_eq!(kpl::decode(&record.data).unwrap().len(), 3, "a frame for each run");
+    let pieces = Splitter::new(By::Content).split(&record.data);
+    let origins: Vec<_> = pieces.iter().filter_map(|piece| piece.origin.as_ref()).collect();
+    let said: Vec<_> =
+        origins.iter().map(|o| (o.source.path.to_str().unwrap(), o.offset)).collect();
+    assert_eq!(said, [("/var/log/1.log", 0), ("/var/log/2.log", 0), ("/var/log/3.log", 0)]);
+    assert_eq!(pieces.len(), 6);
+}
+
+/// What had no room in a compressed record is young: it waits as long as any line.
+#[test]
+fn what_a_full_record_leaves_waits_from_when_it_was_read() {
+    let mut flow = flow(lines_by("\n"));
+    flow.merge.compression = Some(Compression::Zstd(1));
+    flow.merge.max_bytes = 2_000;
+    let (mut merger, mut out) = (merger(&flow, RecordLimit::FLOOR), Vec::new());
+    let mut rng = fastrand::Rng::with_seed(3);
+    let text: Vec<u8> = std::iter::repeat_with(|| format!("{:016x}\n", rng.u64(..)))
+        .take(4_000)
+        .flat_map(String::into_bytes)
+        .collect();
+    let mut now = Instant::now();
+    for mut chunk in chunks(1, &text, &[170], now) {
+        now += Duration::from_millis(10);
+        chunk.read_at = now;
+        merger.on_input(tail::Output::Chunk(chunk), &mut out);
+        merger.on_tick(now, &mut out);
+        let oldest = merger.next_deadline().map(|deadline| deadline - flow.merge.max_age);
+        assert!(oldest.is_none_or(|oldest| now - oldest < Duration::from_millis(900)));
+    }
+    let sizes: Vec<_> = records(&out).iter().map(|record| record.size()).collect();
+    assert!(sizes.len() > 10 && sizes.iter().all(|size| *size > 1_700), "{sizes:?}");
 }

@@ -19,7 +19,7 @@ use memchr::memchr_iter;
 
 use super::aggregate::Aggregation;
 use super::open::Open;
-use crate::config::Format;
+use crate::config::{Format, Merge};
 use crate::position::{Mark, Run, Span};
 use crate::record::json_array;
 use crate::record::kpl;
@@ -101,8 +101,10 @@ pub(super) enum Layout {
 }
 
 impl Layout {
-    pub(super) fn new(format: &Format) -> Self {
-        match format {
+    pub(super) fn new(merge: &Merge) -> Self {
+        match &merge.format {
+            // A frame of an aggregate holds lines as they stand in the file.
+            Format::Kpl if merge.compression.is_some() => Self::Verbatim,
             Format::JsonArray => Self::JsonArray,
             Format::Kpl => Self::Aggregated(Aggregation::default()),
             Format::Lines { delimiter } if delimiter == b"\n" => Self::Verbatim,

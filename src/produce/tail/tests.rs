@@ -62,6 +62,7 @@ impl Bench {
                 max_lines: None,
                 max_bytes: 25_000,
                 max_age: Duration::ZERO,
+                compression: None,
             },
             partition_key: PartitionKey::File,
             multiline: None,
