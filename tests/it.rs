@@ -23,6 +23,8 @@ mod scene;
 
 #[path = "it/commands.rs"]
 mod commands;
+#[path = "it/compression.rs"]
+mod compression;
 #[path = "it/crash.rs"]
 mod crash;
 #[path = "it/estimate.rs"]

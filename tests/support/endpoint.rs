@@ -35,6 +35,8 @@ pub struct Options {
     pub streams: Vec<String>,
     /// The largest record in KiB, key included (Kinesis: 1024 by default, up to 10240).
     pub max_record_kib: usize,
+    /// The `RecordDistributionStrategy` that a description tells, if it tells one.
+    pub distribution: Option<&'static str>,
     /// The most bytes in a call, keys included (Kinesis: 10 MiB).
     pub request_max: usize,
     /// Whether a Signature Version 4 header must be there, in form.
@@ -50,6 +52,7 @@ impl Default for Options {
             shards: 4,
             streams: Vec::new(),
             max_record_kib: 1024,
+            distribution: None,
             request_max: 10 * 1024 * 1024,
             check_signatures: true,
             sink: None,
@@ -64,6 +67,7 @@ impl fmt::Debug for Options {
             .field("shards", &self.shards)
             .field("streams", &self.streams)
             .field("max_record_kib", &self.max_record_kib)
+            .field("distribution", &self.distribution)
             .field("request_max", &self.request_max)
             .field("check_signatures", &self.check_signatures)
             .field("sink", &self.sink.is_some())

@@ -2,10 +2,13 @@
 //!
 //! Files are access logs, JSON lines, syslog, stack traces and a mixture; all of them hold what
 //! real logs hold now and then: lines of one byte and of 100 KB, empty lines, CRLF, NUL, invalid
-//! UTF-8; every third file ends without a newline.
+//! UTF-8; every third file ends without a newline. [`realistic`] makes plain logs, as compressible as
+//! real ones.
 //!
 //! Invariant: no two files begin alike (the first line names the file), so that a
 //! [`Reassembler`](super::reassembler::Reassembler) can tell them apart.
+
+pub mod realistic;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -54,20 +57,29 @@ pub fn generate(
     std::fs::create_dir_all(dir)?;
     let mut draws = fastrand::Rng::with_seed(seed);
     let pool = Pool::new(&mut draws);
-    let weights = (0..files).map(|_| draws.u64(50..150)).collect::<Vec<_>>();
-    let (mut bytes_left, mut weight_left) = (total_bytes, weights.iter().sum::<u64>());
     let mut generated = Vec::with_capacity(files);
-    for (index, weight) in weights.into_iter().enumerate() {
-        // The last file gets what is left: its weight is all that is left of the weights.
-        let share = u128::from(bytes_left) * u128::from(weight) / u128::from(weight_left);
-        let bytes = u64::try_from(share).map_err(io::Error::other)?;
-        (bytes_left, weight_left) = (bytes_left - bytes, weight_left - weight);
+    for (index, bytes) in shares(&mut draws, files, total_bytes).into_iter().enumerate() {
         let path = dir.join(format!("app-{index:04}.log"));
         let mut lines = Lines { draws: draws.fork(), pool: &pool, index, seed, count: 0 };
         let count = lines.write(&mut File::create(&path)?, bytes)?;
         generated.push(Generated { path, bytes, lines: count });
     }
     Ok(generated)
+}
+
+/// Divides bytes among files, of which none has more than three times what another has.
+fn shares(draws: &mut fastrand::Rng, files: usize, total_bytes: u64) -> Vec<u64> {
+    let weights = (0..files).map(|_| draws.u64(50..150)).collect::<Vec<_>>();
+    let (mut bytes_left, mut weight_left) = (total_bytes, weights.iter().sum::<u64>());
+    let mut shares = Vec::with_capacity(files);
+    for weight in weights {
+        // The last file gets what is left: its weight is all that is left of the weights.
+        let share = u128::from(bytes_left) * u128::from(weight) / u128::from(weight_left);
+        let bytes = u64::try_from(share).unwrap_or(bytes_left);
+        (bytes_left, weight_left) = (bytes_left - bytes, weight_left - weight);
+        shares.push(bytes);
+    }
+    shares
 }
 
 /// Random words to cut texts from.

@@ -1,4 +1,4 @@
-//! Generates a directory of logs by hand: `generate-logs DIR SEED FILES BYTES`.
+//! Generates a directory of logs by hand: `generate-logs DIR SEED FILES BYTES [realistic]`.
 
 #![allow(
     clippy::indexing_slicing,
@@ -16,16 +16,19 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
+use support::generator::{self, realistic};
 
 fn main() -> anyhow::Result<()> {
     let arguments = std::env::args().skip(1).collect::<Vec<_>>();
-    let [dir, seed, files, bytes] = &arguments[..] else {
-        bail!("usage: generate-logs DIR SEED FILES BYTES");
+    let (dir, seed, files, bytes, realistic) = match &arguments[..] {
+        [dir, seed, files, bytes] => (dir, seed, files, bytes, false),
+        [dir, seed, files, bytes, kind] if kind == "realistic" => (dir, seed, files, bytes, true),
+        _ => bail!("usage: generate-logs DIR SEED FILES BYTES [realistic]"),
     };
     let (seed, files, bytes) = (seed.parse()?, files.parse()?, bytes.parse()?);
+    let generate = if realistic { realistic::generate } else { generator::generate };
     let begun = Instant::now();
-    let generated =
-        support::generator::generate(Path::new(dir), seed, files, bytes).context("generate")?;
+    let generated = generate(Path::new(dir), seed, files, bytes).context("generate")?;
     let seconds = begun.elapsed().as_secs_f64();
     for file in &generated {
         println!("{} {} bytes {} lines", file.path.display(), file.bytes, file.lines);

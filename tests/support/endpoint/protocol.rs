@@ -295,7 +295,7 @@ fn constraint(member: &str, rule: &str) -> Answer {
 
 /// Returns a stream's `StreamDescriptionSummary`.
 fn summary(name: &str, options: &Options) -> Value {
-    json!({
+    let mut summary = json!({
         "StreamName": name,
         "StreamARN": format!("arn:aws:kinesis:eu-west-1:{ACCOUNT}:stream/{name}"),
         "StreamStatus": "ACTIVE",
@@ -307,7 +307,11 @@ fn summary(name: &str, options: &Options) -> Value {
         "OpenShardCount": options.shards,
         "ConsumerCount": 0,
         "MaxRecordSizeInKiB": options.max_record_kib,
-    })
+    });
+    if let Some(strategy) = options.distribution {
+        summary["RecordDistributionStrategy"] = strategy.into();
+    }
+    summary
 }
 
 /// Returns the shards, their even hash ranges among them.
