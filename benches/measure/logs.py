@@ -11,9 +11,10 @@ SEED = "42"
 BASE = 64_000_000
 
 
-def generate(tools, directory, files, size):
-    """Generates logs as the tests have them; returns the files."""
-    subprocess.run([tools / "generate-logs", directory, SEED, str(files), str(size)],
+def generate(tools, directory, files, size, kind=None):
+    """Generates logs as the tests have them, or of a kind; returns the files."""
+    kinds = [kind] if kind else []
+    subprocess.run([tools / "generate-logs", directory, SEED, str(files), str(size), *kinds],
                    check=True, stdout=subprocess.DEVNULL)
     return sorted(directory.iterdir())
 
