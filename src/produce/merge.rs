@@ -11,7 +11,8 @@
 //! ```
 //!
 //! The lower road is the fast one: it looks for one newline a record, and copies only the record
-//! that spans two chunks.
+//! that spans two chunks. Where records are compressed, both roads lead over text that waits until
+//! there is enough of it to fill one.
 //!
 //! A line longer than `max_bytes` and within the record limit goes alone. A line over the record
 //! limit goes by `on_oversize`, in pieces that follow each other under one key: the flow's or the
