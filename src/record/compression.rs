@@ -210,9 +210,13 @@ impl Compressor {
             self.algorithm == Algorithm::Gzip && self.data.len().saturating_sub(from) > stored;
         if self.failed || swollen {
             self.data.truncate(from);
-            parts.iter().for_each(|part| self.store(part, false));
+            for part in parts {
+                self.store(part, false);
+            }
         }
-        parts.iter().for_each(|part| self.digest.update(part));
+        for part in parts {
+            self.digest.update(part);
+        }
     }
 
     /// Returns how long the data is, without its end.

@@ -51,7 +51,9 @@ fn compressed_lines_arrive_exactly_once() {
         assert_eq!(finished.code(), Some(0), "{finished:?}");
         let mut records = scene.endpoint.accepted();
         let most = records.iter().map(|record| record.data.len() + record.key.len()).max();
-        assert!(records.len() > 4 && most <= Some(4_000), "{merge}: {most:?}");
+        // Some wild lines are longer than that, and go alone.
+        assert!(shape == Shape::Wild || most <= Some(4_000), "{merge}: {most:?}");
+        assert!(records.len() > 4, "{merge}");
         let compressed = |data: &[u8]| Algorithm::of(data).is_some() || kpl::is_marked(data);
         assert!(records.iter().all(|record| compressed(&record.data)), "{merge}");
         let split = unfold(&mut records, by);
@@ -86,7 +88,7 @@ fn a_record_of_10_mib_goes_through_and_a_longer_line_leaves_its_neighbours_alone
     let key = scene.endpoint.accepted()[0].key.len();
     let line = [vec![b'x'; limit - key - 1], b"\n".to_vec()].concat();
     append(&scene.log(0), &line);
-    scene.wait("the line of 10 MiB arrived", |log| log.stored_bytes > limit as u64);
+    scene.wait("the line of 10 MiB arrived", |log| log.stored == 2);
     let records = scene.endpoint.accepted();
     assert_eq!(records.len(), 2);
     assert_eq!(records[1].data.len() + key, limit);

@@ -91,6 +91,7 @@ fn delimiter(slot: Slot<'_>, mistakes: &mut Mistakes) -> Option<Vec<u8>> {
 }
 
 /// Reads `compression`: a word, or a map of an algorithm to its level.
+#[allow(clippy::option_option, reason = "the outer one is of a mistake, the inner one of `none`")]
 fn compression(slot: Slot<'_>, mistakes: &mut Mistakes) -> Option<Option<Compression>> {
     let Value::Map(entries) = &slot.node.value else {
         let known = [

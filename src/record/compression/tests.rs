@@ -9,12 +9,14 @@ const BOTH: [Algorithm; 2] = [Algorithm::Gzip, Algorithm::Zstd];
 fn compressed(compressor: &mut Compressor, pieces: &[&[u8]]) -> Vec<u8> {
     let algorithm = compressor.algorithm();
     compressor.begin();
-    pieces.iter().for_each(|piece| compressor.write(&[piece]));
+    for piece in pieces {
+        compressor.write(&[piece]);
+    }
     ended(compressor, pieces, algorithm)
 }
 
 fn ended(compressor: &mut Compressor, pieces: &[&[u8]], algorithm: Algorithm) -> Vec<u8> {
-    let empty = compressor.len() == 0;
+    let empty = compressor.is_empty();
     let flushed = compressor.len();
     let data = compressor.end(b"").to_vec();
     assert!(empty || data.len() - flushed == algorithm.end_len(0), "{algorithm:?}");

@@ -74,7 +74,7 @@ pub fn generate(
             }
             file.write_all(&line)?;
             left -= line.len() as u64;
-            lines += line.iter().filter(|byte| **byte == b'\n').count() as u64;
+            lines += memchr::memchr_iter(b'\n', &line).count() as u64;
         }
         file.flush()?;
         generated.push(Generated { path, bytes, lines });
