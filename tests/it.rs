@@ -40,6 +40,8 @@ mod formats;
 mod healing;
 #[path = "it/life.rs"]
 mod life;
+#[path = "it/permissions.rs"]
+mod permissions;
 #[path = "it/poison.rs"]
 mod poison;
 #[path = "it/rotation.rs"]
