@@ -68,6 +68,7 @@ in_machine() {
 shut_down() {
     in_machine 'systemctl poweroff --no-block' || true
     wait "$nspawn" || true
+    init=
     rm -rf "$root"
 }
 
@@ -80,4 +81,8 @@ ended() {
     for server in "${servers[@]}"; do
         kill -KILL "$server" 2>/dev/null || true
     done
+    # Its end is that of every process of the machine.
+    if [ -n "$init" ] && [ "$(cat "/proc/$init/comm" 2>/dev/null)" = systemd ]; then
+        kill -KILL "$init"
+    fi
 }
