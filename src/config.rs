@@ -289,6 +289,12 @@ pub struct Tail {
     /// How long a renamed file that no pattern finds any more is held open after its last growth
     /// (default 60 s).
     pub hold_rotated: Duration,
+    /// How long such a file is held at most while it is not read to its end (default 1 d). What is
+    /// left then is given up, and counted as lost.
+    pub hold_unread: Duration,
+    /// The most bytes of deleted files that are held, which the disk cannot free meanwhile (default
+    /// 4 GiB). Beyond it the oldest are given up, and what was not read of them is counted as lost.
+    pub hold_deleted_bytes: usize,
 }
 
 /// The `ship` block.

@@ -59,6 +59,12 @@ pub const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// A server told to reopen its log does so within seconds of the rotation; this is a minute.
 pub const HOLD_ROTATED: Duration = Duration::from_mins(1);
 
+/// A stream that takes nothing for a day is noticed; a disk that fills up stops the server.
+pub const HOLD_UNREAD: Duration = Duration::from_hours(24);
+
+/// Hours of a busy server's logs, and little of a disk.
+pub const HOLD_DELETED_BYTES: usize = 4 << 30;
+
 /// The limit of `PutRecords`.
 pub const REQUEST_RECORDS: usize = 500;
 
@@ -113,6 +119,8 @@ impl Default for Tail {
             scan_interval: SCAN_INTERVAL,
             poll_interval: POLL_INTERVAL,
             hold_rotated: HOLD_ROTATED,
+            hold_unread: HOLD_UNREAD,
+            hold_deleted_bytes: HOLD_DELETED_BYTES,
         }
     }
 }

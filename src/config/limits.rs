@@ -67,6 +67,12 @@ pub const POLL_INTERVAL: RangeInclusive<Duration> =
 /// How long a rotated file is held open after its last growth.
 pub const HOLD_ROTATED: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(24);
 
+/// How long a rotated file is held while it is not read to its end.
+pub const HOLD_UNREAD: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(30 * 24);
+
+/// Bytes of deleted files that are held: up to a tebibyte.
+pub const HOLD_DELETED_BYTES: RangeInclusive<usize> = 0..=MIB.saturating_mul(MIB);
+
 /// How often positions are committed; each commit is an `fsync`.
 pub const CHECKPOINT_INTERVAL: RangeInclusive<Duration> =
     Duration::from_millis(50)..=Duration::from_mins(1);

@@ -81,8 +81,18 @@ pub(super) static PARTITION_KEY: Schema =
 
 pub(super) static MULTILINE: Schema = schema("`multiline`", &["start", "max_age", "max_bytes"]);
 
-pub(super) static TAIL: Schema =
-    schema("`tail`", &["buffer", "open_files", "scan_interval", "poll_interval", "hold_rotated"]);
+pub(super) static TAIL: Schema = schema(
+    "`tail`",
+    &[
+        "buffer",
+        "open_files",
+        "scan_interval",
+        "poll_interval",
+        "hold_rotated",
+        "hold_unread",
+        "hold_deleted_bytes",
+    ],
+);
 
 pub(super) static SHIP: Schema = schema(
     "`ship`",

@@ -372,6 +372,8 @@ fn defaults_are_within_limits() {
     assert!(limits::SCAN_INTERVAL.contains(&tail.scan_interval));
     assert!(limits::POLL_INTERVAL.contains(&tail.poll_interval));
     assert!(limits::HOLD_ROTATED.contains(&tail.hold_rotated));
+    assert!(limits::HOLD_UNREAD.contains(&tail.hold_unread));
+    assert!(limits::HOLD_DELETED_BYTES.contains(&tail.hold_deleted_bytes));
     assert!(limits::REQUEST_RECORDS.contains(&ship.request_records));
     assert!(limits::REQUEST_BYTES.contains(&ship.request_bytes));
     assert!(limits::JOINED_BYTES.contains(&ship.joined_bytes));

@@ -122,6 +122,10 @@ fn read_tail(slot: Slot<'_>, mistakes: &mut Mistakes) -> Option<(Tail, Field<usi
     let open_files = block.field("open_files", defaults::OPEN_FILES, |slot| {
         slot.count(&limits::OPEN_FILES, mistakes)
     });
+    let hold_deleted_bytes =
+        block.field("hold_deleted_bytes", defaults::HOLD_DELETED_BYTES, |slot| {
+            slot.size(&limits::HOLD_DELETED_BYTES, mistakes)
+        });
     let mut period = |key, default, range| {
         block.field(key, default, |slot| slot.duration(&range, mistakes)).value
     };
@@ -131,6 +135,8 @@ fn read_tail(slot: Slot<'_>, mistakes: &mut Mistakes) -> Option<(Tail, Field<usi
         scan_interval: period("scan_interval", defaults::SCAN_INTERVAL, limits::SCAN_INTERVAL),
         poll_interval: period("poll_interval", defaults::POLL_INTERVAL, limits::POLL_INTERVAL),
         hold_rotated: period("hold_rotated", defaults::HOLD_ROTATED, limits::HOLD_ROTATED),
+        hold_unread: period("hold_unread", defaults::HOLD_UNREAD, limits::HOLD_UNREAD),
+        hold_deleted_bytes: hold_deleted_bytes.value,
     };
     Some((tail, buffer))
 }

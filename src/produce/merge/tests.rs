@@ -33,6 +33,8 @@ fn flow(format: Format) -> Produce {
             scan_interval: second,
             poll_interval: second,
             hold_rotated: second,
+            hold_unread: second,
+            hold_deleted_bytes: 1 << 30,
         },
         ship: Ship {
             request_records: 500,

@@ -111,6 +111,8 @@ pub struct TailedFile {
     pub modified: i64,
     /// When it was last seen to change.
     pub changed_at: Instant,
+    /// When it lost its name; without meaning while it has one.
+    pub nameless_since: Instant,
     /// What reading and acknowledgement tell each other.
     pub progress: Arc<Progress>,
     /// Whether it stands in the queue of files to read.
@@ -151,6 +153,7 @@ impl TailedFile {
             look: 0,
             modified: facts.modified,
             changed_at: now,
+            nameless_since: now,
             progress: Arc::new(progress),
             queued: false,
             until: None,

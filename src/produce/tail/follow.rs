@@ -130,6 +130,7 @@ impl Tailer {
         if file.name != Name::Lost {
             file.progress.set_rotated(true);
             file.changed_at = now;
+            file.nameless_since = now;
             self.set_name(key, Name::Lost);
         }
         self.enqueue(key);

@@ -37,6 +37,9 @@ use crate::produce::watch::{Change, Watch};
 /// Why a generation ends whose file goes on with other content.
 pub(super) const TRUNCATED: &str = "truncated";
 
+/// Why a generation ends that was held for as long, or at as many bytes, as may be.
+const GIVEN_UP: &str = "given up";
+
 /// Looks in one scan: more are needed only while somebody makes one directory after the other, and
 /// then reading has its turn in between.
 const LOOKS_MAX: u32 = 4;
@@ -372,7 +375,7 @@ impl Tailer {
     fn keep_rotated(&mut self, now: Instant) {
         let rotated: Vec<FileKey> = self.nameless.iter().copied().collect();
         let crowded = rotated.len() > self.flow.tail.open_files;
-        let mut searches = SEARCHES;
+        let (mut searches, mut deleted_files) = (SEARCHES, Vec::new());
         for key in rotated {
             let Some(file) = self.files.get_mut(&key) else { continue };
             let Some(handle) = &file.handle else {
@@ -386,11 +389,31 @@ impl Tailer {
             let deleted = std::os::unix::fs::MetadataExt::nlink(&metadata) == 0;
             let hold = if deleted { HOLD_DELETED } else { self.flow.tail.hold_rotated };
             let hold = if crowded { hold.min(HOLD_CROWDED) } else { hold };
-            if file.see(metadata.len(), now) || file.has_unread() {
+            let held_for = now.saturating_duration_since(file.nameless_since);
+            if deleted {
+                deleted_files.push((file.nameless_since, key, metadata.len()));
+            }
+            if !file.is_drained() && held_for >= self.flow.tail.hold_unread {
+                self.end(key, metadata.len(), GIVEN_UP, now);
+            } else if file.see(metadata.len(), now) || file.has_unread() {
                 self.enqueue(key);
             } else if file.is_settled() && now.saturating_duration_since(file.changed_at) >= hold {
                 self.finish(key, now);
             }
+        }
+        self.bound_deleted(deleted_files, now);
+    }
+
+    /// Lets the disk have the oldest deleted files back where they are more than may be held.
+    fn bound_deleted(&mut self, mut files: Vec<(Instant, FileKey, u64)>, now: Instant) {
+        files.sort_unstable();
+        let mut held: u64 = files.iter().map(|(.., size)| size).sum();
+        for (_, key, size) in files {
+            if held <= self.flow.tail.hold_deleted_bytes as u64 {
+                break;
+            }
+            held = held.saturating_sub(size);
+            self.end(key, size, GIVEN_UP, now);
         }
     }
 

@@ -73,6 +73,8 @@ impl Bench {
                 scan_interval: Duration::from_secs(10),
                 poll_interval: Duration::from_millis(250),
                 hold_rotated: Duration::from_mins(1),
+                hold_unread: Duration::from_hours(24),
+                hold_deleted_bytes: 1 << 30,
             },
             ship: config::Ship {
                 request_records: 500,

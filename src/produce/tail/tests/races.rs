@@ -295,3 +295,52 @@ fn a_rotated_file_waits_for_a_descriptor() {
     assert_eq!(bench.texts(), names.map(|name| format!("{name}\n{name} again\n")));
     assert_eq!(bench.lost(), 0);
 }
+
+/// After a reboot a device may have another number: a file is known by its content then.
+#[test]
+fn a_restart_after_the_device_number_changed_goes_on() {
+    let mut bench = Bench::new(&["*.log"]);
+    bench.append("a.log", b"the same first line\na\n");
+    bench.append("b.log", b"the same first line\nb\n");
+    bench.start(false);
+    bench.stop();
+    for seen in bench.seen.values_mut() {
+        seen.opened.identity.device += 1;
+    }
+    bench.append("a.log", b"more of a\n");
+    bench.start(false);
+    bench.append("b.log", b"more of b\n");
+    bench.step();
+    let first = "the same first line\n";
+    let expected = [format!("{first}a\nmore of a\n"), format!("{first}b\nmore of b\n")];
+    assert_eq!(bench.texts(), expected);
+    bench.pass(Duration::from_secs(5));
+    assert_eq!(bench.lost(), 0);
+}
+
+/// A deleted file that nobody reads keeps its bytes on the disk: not more of them than may be, and not
+/// for longer; what is given up is counted.
+#[test]
+fn what_is_held_unread_is_bounded_in_bytes_and_in_time() {
+    for (bytes, hours, given_up) in [(1 << 20, 1, 0), (2_500, 1, 1), (1_500, 1, 2), (1 << 20, 0, 3)]
+    {
+        let mut bench = Bench::new(&["*.log"]);
+        bench.flow.tail.hold_deleted_bytes = bytes;
+        bench.flow.tail.hold_unread = Duration::from_hours(hours);
+        let unread = "x".repeat(1_000);
+        for name in ["a", "b", "c"] {
+            bench.append(&format!("{name}.log"), unread.as_bytes());
+        }
+        bench.start(false);
+        for name in ["a", "b", "c"] {
+            fs::remove_file(bench.path(&format!("{name}.log"))).unwrap();
+            look_at(&mut bench, &format!("{name}.log"));
+        }
+        bench.pass(Duration::from_secs(3));
+        bench.pass(Duration::from_secs(3));
+        assert_eq!(bench.lost(), given_up * 1_000, "{bytes} bytes, {hours} hours");
+        bench.pass(Duration::from_secs(10));
+        let read = (3 - given_up) * 1_000;
+        assert_eq!(bench.texts().concat().len() as u64, read, "{bytes} bytes, {hours} hours");
+    }
+}
