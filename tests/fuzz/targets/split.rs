@@ -45,6 +45,6 @@ fn check(by: By, record: &Bytes) {
     let plain = found.kpl + found.compressed == 0;
     if plain && by == By::Delimiter(b"\n".to_vec()) {
         let joined: Vec<u8> = pieces.iter().flat_map(|piece| piece.data.to_vec()).collect();
-        assert!(joined == record, "lines are all of the data");
+        assert!(record == &joined, "lines are all of the data");
     }
 }
