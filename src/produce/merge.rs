@@ -138,9 +138,10 @@ impl Merger {
     ///
     /// It holds at most a quarter of `tail.buffer` beside the last chunk (or one full record), in at
     /// most twice the memory: when more wait for company, the oldest record goes. The rest is for
-    /// what is on its way.
+    /// what is on its way. Where records are compressed it is half, because many lines make one.
     #[must_use]
     pub fn new(flow: &Produce, host: &str, limit: Arc<RecordLimit>, rng: fastrand::Rng) -> Self {
+        let share = if flow.merge.compression.is_some() { 2 } else { 4 };
         Self {
             host: Arc::from(host),
             keying: Keying::new(&flow.partition_key, host),
@@ -148,7 +149,7 @@ impl Merger {
             records: Records::new(flow, limit, rng),
             files: BTreeMap::new(),
             held: 0,
-            hold: (flow.tail.buffer / 4).max(flow.merge.max_bytes).min(flow.tail.buffer),
+            hold: (flow.tail.buffer / share).max(flow.merge.max_bytes).min(flow.tail.buffer),
             max_age: flow.merge.max_age,
         }
     }

@@ -51,7 +51,7 @@ impl Packing {
             packer,
             divisible: verbatim && flow.multiline.is_none(),
             age: flow.merge.max_age / AGES,
-            most: (flow.tail.buffer / 2).clamp(1, TEXT_MOST),
+            most: (flow.tail.buffer / 4).clamp(1, TEXT_MOST),
         })
     }
 
