@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -127,7 +127,8 @@ fn whole_rows(damaged: &Connection) -> BTreeMap<u64, FileRow> {
         .collect()
 }
 
-/// Makes a database beside the place it is to have, synced and closed.
+/// Makes a database beside the place it is to have, synced and closed. It is synced once, at the end:
+/// should that not be reached, it is made anew at the next start.
 fn make(
     state_dir: &Path,
     fill: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
@@ -143,6 +144,8 @@ fn make(
         .open(&path)
         .map_err(io_error("create", &path))?;
     let written = Connection::open(&path).and_then(|mut connection| {
+        connection.pragma_update_and_check(None, "journal_mode", "MEMORY", |_| Ok(()))?;
+        connection.pragma_update(None, "synchronous", "OFF")?;
         // Pages of removed dead letters are given back to the file system.
         connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         connection.pragma_update(None, "application_id", schema::APPLICATION_ID)?;
@@ -153,6 +156,8 @@ fn make(
         connection.close().map_err(|(_, error)| error)
     });
     written.map_err(database_error("create", &path))?;
+    let synced = File::open(&path).and_then(|file| file.sync_all());
+    synced.map_err(io_error("sync", &path))?;
     Ok(path)
 }
 
