@@ -77,8 +77,21 @@ impl Settled {
         if start == end {
             return Ok(false);
         }
-        self.insert(start, Interval { end, mark: run.mark, books });
-        Ok(self.advance())
+        let interval = Interval { end, mark: run.mark, books };
+        if start > self.position.offset {
+            self.insert(start, interval);
+            return Ok(false);
+        }
+        self.advance(interval);
+        if let Some(next) = self.beyond.remove(&end) {
+            self.beyond_bytes -= next.end - end;
+            self.advance(next);
+        }
+        if self.beyond.is_empty() {
+            // An empty tree keeps its last node, which is a kilobyte a file.
+            self.beyond = BTreeMap::new();
+        }
+        Ok(true)
     }
 
     fn overlaps(&self, start: u64, end: u64) -> bool {
@@ -107,13 +120,10 @@ impl Settled {
         self.beyond.insert(start, interval);
     }
 
-    /// Moves the prefix over the interval that starts where it ends, should there be one.
-    fn advance(&mut self) -> bool {
-        let Some(interval) = self.beyond.remove(&self.position.offset) else { return false };
-        self.beyond_bytes -= interval.end - self.position.offset;
+    /// Moves the prefix over an interval that starts where it ends.
+    fn advance(&mut self, interval: Interval) {
         self.position = Position { offset: interval.end, mark: interval.mark };
         self.books = self.books.plus(&interval.books);
-        true
     }
 }
 
