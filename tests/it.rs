@@ -27,6 +27,8 @@ mod commands;
 mod compression;
 #[path = "it/crash.rs"]
 mod crash;
+#[path = "it/effort.rs"]
+mod effort;
 #[path = "it/estimate.rs"]
 mod estimate;
 #[path = "it/faults.rs"]
@@ -46,3 +48,5 @@ mod permissions;
 mod poison;
 #[path = "it/rotation.rs"]
 mod rotation;
+#[path = "it/schedules.rs"]
+mod schedules;
