@@ -20,6 +20,9 @@ pub mod config;
 pub mod consume;
 pub mod control;
 pub mod cost;
+#[cfg(test)]
+#[path = "../tests/it/effort.rs"]
+mod effort;
 pub mod estimate;
 #[cfg(feature = "demo")]
 pub mod local;

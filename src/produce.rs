@@ -16,6 +16,8 @@
 pub mod acknowledge;
 pub mod merge;
 pub mod ship;
+#[cfg(test)]
+mod simulation;
 pub mod tail;
 pub mod watch;
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::tests::{copy_as_after_a_crash, files, letter, row};
 use super::*;
+use crate::effort;
 
 const ROWS: u64 = 150;
 const LAST_OFFSET: u64 = 3;
@@ -109,6 +110,47 @@ fn flip(random: &mut fastrand::Rng, bytes: &mut [u8]) {
     for _ in 0..random.usize(1..4) {
         let at = random.usize(..bytes.len());
         bytes[at] ^= 1 << random.u8(..8);
+    }
+}
+
+/// All kinds of damage, several at once, to the database and its log, after a clean stop or a crash.
+#[test]
+fn damage_of_any_kind_never_moves_a_position_forward() {
+    let sounds = [Sound::new(false), Sound::new(true)];
+    let first = effort::seed(1);
+    let mut tried = 0;
+    for try_ in effort::tries(400) {
+        let seed = first.wrapping_add(try_);
+        let mut random = fastrand::Rng::with_seed(seed);
+        let sound = &sounds[random.usize(..2)];
+        let mut damaged =
+            Sound { database: sound.database.clone(), log: sound.log.clone(), ..*sound };
+        for _ in 0..random.usize(1..4) {
+            damage(&mut random, &mut damaged);
+        }
+        let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        damaged.write(root.path());
+        check(root.path(), sound.last_key, &format!("seed {seed}"));
+        tried += 1;
+    }
+    println!("\ntried: {tried} damaged databases from seed {first}, no position forward, no panic");
+}
+
+/// Damages the database, or its log where there is one.
+fn damage(random: &mut fastrand::Rng, damaged: &mut Sound) {
+    let log = damaged.log.as_mut().filter(|_| random.bool());
+    let bytes = log.unwrap_or(&mut damaged.database);
+    if bytes.is_empty() {
+        return;
+    }
+    let (from, other) = (random.usize(..bytes.len()), random.usize(..bytes.len()));
+    let end = bytes.len().min(from + random.usize(1..8_192));
+    match random.u8(..5) {
+        0 => flip(random, bytes),
+        1 => bytes.truncate(from),
+        2 => bytes[from..end].fill(0),
+        3 => random.fill(&mut bytes[from..end]),
+        _ => bytes.copy_within(from..end, other.min(from)),
     }
 }
 

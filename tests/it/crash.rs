@@ -3,6 +3,8 @@
 //! Invariant: what the endpoint stored and what the agent had committed at each end are the only
 //! sources of what is expected; the agent's own counters prove nothing here.
 
+use std::time::{Duration, Instant};
+
 use super::effort;
 use super::scene::{DEADLINE, Scene, Settings, number, stop};
 use crate::support::endpoint::Script;
@@ -28,6 +30,15 @@ fn load(scene: &Scene) -> Vec<LogWriter> {
 /// Waits until so many records more than `stored` are stored.
 fn wait_for_more(scene: &Scene, stored: u64, more: u64) {
     scene.wait("records arrive", |log| log.stored >= stored + more);
+}
+
+/// Waits until the endpoint has taken in what a dead agent had sent, the bytes in sockets included.
+fn taken_in(scene: &Scene) {
+    let end = Instant::now() + DEADLINE;
+    while scene.endpoint.connections() > 0 {
+        assert!(Instant::now() < end, "a connection of a dead agent stays open");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Returns the bytes of the files that are committed, as a stopped agent left them.
@@ -77,6 +88,7 @@ fn killed_time_and_again_under_load_it_loses_nothing() {
         let more = draws.u64(0..60);
         wait_for_more(&scene, stored, more);
         agent.kill();
+        taken_in(&scene);
         let stored_in_run = scene.settled(|log| log.stored_bytes) - bytes;
         let after = committed(&scene);
         assert!(after >= before, "kill {kill}: {after} bytes are committed, and were {before}");

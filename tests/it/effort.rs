@@ -9,13 +9,13 @@ const SECONDS: &str = "KINETAIL_SOAK_SECONDS";
 const SEED: &str = "KINETAIL_SOAK_SEED";
 
 /// Returns the numbers of the tries, from 0: `count` of them, or as many as begin within the time.
-pub fn tries(count: u64) -> impl Iterator<Item = u64> {
+pub(crate) fn tries(count: u64) -> impl Iterator<Item = u64> {
     let end = variable(SECONDS).map(|seconds| Instant::now() + Duration::from_secs(seconds));
     (0..).take_while(move |tried| end.map_or(*tried < count, |end| Instant::now() < end))
 }
 
 /// Returns the seed: `usual`, or one that follows from it and the seed of the soak.
-pub fn seed(usual: u64) -> u64 {
+pub(crate) fn seed(usual: u64) -> u64 {
     variable(SEED).map_or(usual, |seed| usual ^ seed.wrapping_mul(0x9E37_79B9_7F4A_7C15))
 }
 

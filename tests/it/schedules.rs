@@ -109,8 +109,12 @@ fn judged(scene: &Scene, order: Order) -> Report {
     let end = std::time::Instant::now() + DEADLINE;
     loop {
         let mut judge = scene.oracle.judge(Layout::Slices, order);
-        scene.endpoint.accepted().iter().for_each(|record| judge.record(&record.data));
-        dead_letters(&scene.home).iter().for_each(|data| judge.record(data));
+        for record in scene.endpoint.accepted() {
+            judge.record(&record.data);
+        }
+        for data in dead_letters(&scene.home) {
+            judge.record(&data);
+        }
         let report = judge.finish();
         if report.missing.count == 0 || std::time::Instant::now() >= end {
             return report;
@@ -135,9 +139,10 @@ fn schedule(seed: u64) -> Report {
         let write = |(file, minter)| scene.write_more(file, minter, draws.u64(1..150));
         minters = minters.into_iter().enumerate().map(write).collect();
         let calls = draws.usize(1..25);
-        // Fewer calls may be enough for all there is: then the act is over, too.
+        // Fewer calls may be enough for all there is, but for a dead letter: then the act is over, too.
+        let dead = if poison { 25_000 } else { 0 };
         scene.wait("an act goes on", |log| {
-            log.requests.len() >= before + calls || log.stored_bytes >= scene.oracle.bytes()
+            log.requests.len() >= before + calls || log.stored_bytes + dead >= scene.oracle.bytes()
         });
     }
     scene.endpoint.set_script(with_poison(Script::healthy(), poison));

@@ -253,6 +253,12 @@ impl FaultEndpoint {
         self.with_log(|log| log.resent_accepted.clone())
     }
 
+    /// Returns how many connections are open: with none, all that was sent has been taken in.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.shared.lock().connections.len()
+    }
+
     /// Looks into the log.
     pub fn with_log<T>(&self, look: impl FnOnce(&Log) -> T) -> T {
         look(&self.shared.lock().log)
