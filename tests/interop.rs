@@ -25,13 +25,25 @@
     reason = "a test ends by a panic that says where; `support` is written as a library"
 )]
 
+#[path = "interop/aggregates.rs"]
+mod aggregates;
+#[path = "interop/java.rs"]
+mod java;
 mod producer_suite;
 #[path = "interop/recipes.rs"]
 mod recipes;
 #[allow(dead_code, unused_imports, reason = "a module of tests uses what it needs of it")]
 mod support;
 
-use producer_suite::Target;
+use std::fs;
+use std::time::Duration;
+
+use bytes::Bytes;
+use producer_suite::{Reader, Target};
+use support::agent::Home;
+
+/// For whatever should take seconds.
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// What moto needs: see above.
 const ONE_CALL: &str = "ship: { in_flight: 1 }";
@@ -78,21 +90,86 @@ fn moto_counts_its_records() {
     assert!(!numbers.iter().all(|shard| shard.is_sorted()), "{numbers:?}");
 }
 
-/// "every consumer that can split by newline can read it": the README's Lambda recipes do.
+/// The README's Lambda recipes, for each format, on records that went through a stream.
 #[test]
 fn the_recipes_of_the_readme_give_the_lines() {
-    let case = producer_suite::Case {
-        name: "recipes",
-        settings: "",
-        shape: support::oracle::Shape::Plain,
-        layout: support::oracle::Layout::Slices,
-        order: support::oracle::Order::WithinFile,
-        lines: 2_000,
-        lines_max: usize::MAX,
+    use recipes::{Recipe, give_the_lines};
+    let text = |number: usize| format!("{number} {}\n", "é".repeat(number % 200)).into_bytes();
+    let json = |number: usize| format!("{{\"id\":{number},\"user\":\"ann\"}}\n").into_bytes();
+    let as_it_is = |line: &str| line.to_owned();
+    let as_json = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap().to_string();
+    let check = |format, name, settings, line: &dyn Fn(usize) -> Vec<u8>, read| {
+        let shipped = ship(name, settings, 2_000, line);
+        give_the_lines(format, &shipped.records, &shipped.lines.concat(), read);
     };
-    let stream = producer_suite::run(&target("KINETAIL_KINESIS_LOCAL", ""), &case);
-    let records: Vec<_> = stream.read().into_iter().flatten().map(|(_, data)| data).collect();
-    recipes::give_the_lines(&records);
+    check(Recipe::Lines, "recipe-lines", "", &text, as_it_is);
+    check(
+        Recipe::Delimiter,
+        "recipe-delimiter",
+        "merge: { delimiter: \"#-#\", max_lines: 10 }",
+        &text,
+        as_it_is,
+    );
+    check(Recipe::JsonArray, "recipe-json", "merge: { format: json_array }", &json, as_json);
+    check(Recipe::Kpl, "recipe-kpl", "merge: { format: kpl }", &text, as_it_is);
+}
+
+/// Aggregates of the agent, read from a stream, are split by `aws-kinesis-agg` of npm and `PyPI`, and by a
+/// protobuf decoder from the schema.
+#[test]
+fn aggregates_are_split_by_others() {
+    let shipped = ship("aggregates", "merge: { format: kpl }", 2_000, &line);
+    aggregates::are_split_by_others(&shipped.records, &shipped.lines);
+}
+
+/// As `aws-kinesis-agg` of npm and `PyPI` and aiokpl write them.
+#[test]
+fn aggregates_of_others_are_split() {
+    aggregates::of_others_are_split();
+}
+
+/// Lines that went through an endpoint, in one order with the records that hold them.
+struct Shipped {
+    records: Vec<Bytes>,
+    lines: Vec<Vec<u8>>,
+}
+
+/// Ships `number` lines of one file to a stream of its own.
+fn ship(name: &str, settings: &str, number: usize, line: &dyn Fn(usize) -> Vec<u8>) -> Shipped {
+    let target = target("KINETAIL_KINESIS_LOCAL", "");
+    let stream = Reader::create(&target, name);
+    let home = Home::new(&target.url, &flow(name, settings));
+    let lines: Vec<Vec<u8>> = (0..number).map(line).collect();
+    fs::write(home.logs().join("app.log"), lines.concat()).unwrap();
+    let finished = home.once(DEADLINE);
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    // One file has one key, so all stand in one shard, in their order.
+    let records = stream.read().into_iter().flatten().map(|(_, data)| data).collect();
+    Shipped { records, lines }
+}
+
+/// Returns a line with its newline: every tenth is no UTF-8, and every hundredth empty.
+fn line(number: usize) -> Vec<u8> {
+    match number {
+        _ if number % 100 == 99 => b"\n".to_vec(),
+        _ if number % 10 == 9 => [format!("{number} ").as_bytes(), b"\xff\0\xfe\n"].concat(),
+        _ => format!("{number} {}\n", "é".repeat(number % 200)).into_bytes(),
+    }
+}
+
+/// Returns the configuration of a flow into the stream of its name.
+fn flow(name: &str, settings: &str) -> String {
+    format!(
+        r#"
+state_dir: {{state}}
+aws: {{ region: us-east-1, endpoint_url: "{{endpoint}}" }}
+produce:
+  - name: {name}
+    stream: {name}
+    files: ["{{logs}}/*.log"]
+    {settings}
+"#
+    )
 }
 
 /// Ships 30 lines as 30 records under different keys; returns the sequence numbers, by shard.

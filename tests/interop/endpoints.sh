@@ -1,0 +1,70 @@
+# Installs the endpoints and libraries that the interop tests need, pinned, under target/interop, and
+# starts the endpoints; fails loudly where that is not possible. To be sourced, at the top level.
+# shellcheck shell=bash
+
+KINESIS_LOCAL=0.6.2
+AWS_KINESIS_AGG_NPM=4.2.8
+PROTOBUFJS=7.2.4
+MOTO=5.2.5
+AWS_KINESIS_AGG_PYPI=1.2.3
+AIOKPL=0.2.0
+home="$PWD/target/interop"
+mkdir -p "$home"
+
+have() { command -v "$1" >/dev/null; }
+
+if ! have node || ! have npm || ! have python3 || ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+    apt-get update -qq
+    apt-get install -y -qq nodejs npm python3 python3-venv
+fi
+
+npm=("kinesis-local@$KINESIS_LOCAL" "aws-kinesis-agg@$AWS_KINESIS_AGG_NPM" "protobufjs@$PROTOBUFJS")
+pypi=("moto[server]==$MOTO" "aws-kinesis-agg==$AWS_KINESIS_AGG_PYPI" "aiokpl==$AIOKPL")
+# What was installed is written down last, so that what broke off is begun anew.
+if [ "$(cat "$home/installed" 2>/dev/null)" != "${npm[*]} ${pypi[*]}" ]; then
+    npm install --silent --no-audit --no-fund --prefix "$home" "${npm[@]}"
+    [ -x "$home/venv/bin/pip" ] || python3 -m venv "$home/venv"
+    "$home/venv/bin/pip" install --quiet "${pypi[@]}"
+    echo "${npm[*]} ${pypi[*]}" >"$home/installed"
+fi
+# For the scripts that the tests run.
+export NODE_PATH="$home/node_modules" PATH="$home/venv/bin:$PATH"
+
+# Every server is ended with this script, however it ends; kinesis-local takes its time on SIGTERM.
+servers=()
+trap 'kill -9 "${servers[@]}" 2>/dev/null || true' EXIT
+
+free_port() {
+    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+wait_for() { # name port log
+    for _ in $(seq 300); do
+        if python3 -c "import socket; socket.create_connection(('127.0.0.1', $2), 1)" 2>/dev/null; then
+            return
+        fi
+        sleep 0.1
+    done
+    echo "$1 does not answer on port $2:" >&2
+    cat "$3" >&2
+    exit 1
+}
+
+plain=$(free_port)
+tls=$(free_port)
+KINESIS_MOCK_CERT_PATH="$home/node_modules/kinesis-local/server.json" \
+    KINESIS_MOCK_PLAIN_PORT="$plain" KINESIS_MOCK_TLS_PORT="$tls" LOG_LEVEL=ERROR \
+    CREATE_STREAM_DURATION=10ms SPLIT_SHARD_DURATION=10ms MERGE_SHARDS_DURATION=10ms \
+    node "$home/node_modules/kinesis-local/main.js" >"$home/kinesis-local.log" 2>&1 &
+servers+=($!)
+
+moto=$(free_port)
+"$home/venv/bin/moto_server" -H 127.0.0.1 -p "$moto" >"$home/moto.log" 2>&1 &
+servers+=($!)
+
+wait_for kinesis-local "$plain" "$home/kinesis-local.log"
+wait_for moto "$moto" "$home/moto.log"
+
+export KINETAIL_KINESIS_LOCAL_TLS_PORT="$tls"
+export KINETAIL_KINESIS_LOCAL="http://127.0.0.1:$plain"
+export KINETAIL_MOTO="http://127.0.0.1:$moto"
