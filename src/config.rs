@@ -20,6 +20,7 @@ mod outline;
 mod reader;
 mod resolve;
 mod schema;
+pub mod template;
 #[cfg(test)]
 mod tests;
 pub mod units;
@@ -35,6 +36,10 @@ use regex::bytes::Regex;
 
 use crate::cost::Prices;
 use diagnostic::{At, Diagnostic, Diagnostics, Mistakes};
+use template::Template;
+
+use crate::record::compression::Algorithm;
+use crate::record::split::By;
 
 /// The whole of `agent.yaml`.
 #[derive(Clone, Debug)]
@@ -43,8 +48,10 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// How AWS is reached.
     pub aws: Aws,
-    /// The producing flows, at least one.
+    /// The producing flows; there is at least one flow of either kind.
     pub produce: Vec<Produce>,
+    /// The consuming flows.
+    pub consume: Vec<Consume>,
     /// Where Prometheus may scrape; off where `None`.
     pub metrics: Option<SocketAddr>,
     /// What Kinesis charges, for `status`, metrics and `estimate` (default: us-east-1).
@@ -313,4 +320,100 @@ pub struct Ship {
     pub timeout: Duration,
     /// The longest pause between two tries (default 10 s).
     pub backoff_max: Duration,
+}
+
+/// One consuming flow: a stream into files.
+#[derive(Clone, Debug)]
+pub struct Consume {
+    /// Unique among all flows; names checkpoints and metrics.
+    pub name: Arc<str>,
+    /// The stream's name or ARN.
+    pub stream: String,
+    /// The root of all files that are written.
+    pub directory: PathBuf,
+    /// How lines become files.
+    pub layout: Layout,
+    /// The names of files whose lines say where they come from.
+    pub path: Template,
+    /// The names of files for all other lines.
+    pub other_path: Template,
+    /// How the lines of a record are told apart.
+    pub split: By,
+    /// Where shards begin that were never read.
+    pub start_at: ConsumeStart,
+    /// When an appended file makes room for the next.
+    pub rotate: Rotate,
+    /// Bounds of writing.
+    pub write: Writing,
+    /// Bounds and intervals of reading.
+    pub read: Reading,
+}
+
+/// How lines become files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// Files that grow, each line once (default).
+    Append,
+    /// The source files again, byte for byte.
+    Mirror,
+}
+
+/// Where shards begin that were never read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConsumeStart {
+    /// At the oldest record there is (default).
+    TrimHorizon,
+    /// At what arrives from the very first start on.
+    Latest,
+    /// At what arrived at this time or later, in milliseconds since 1970.
+    Time(u64),
+}
+
+/// The `rotate` block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rotate {
+    /// The size from which on a file is rotated; never by size where `None`.
+    pub max_bytes: Option<u64>,
+    /// The age from which on a file is rotated, counted from its first line; never where `None`.
+    pub max_age: Option<Duration>,
+    /// How a rotated file is compressed.
+    pub compression: Option<Algorithm>,
+}
+
+impl Rotate {
+    /// Returns true where files are never rotated.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.max_bytes.is_none() && self.max_age.is_none()
+    }
+}
+
+/// The `write` block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Writing {
+    /// Files held open at a time (default 256).
+    pub open_files: usize,
+    /// Files that are ever made (default 100,000); lines for others go to `other_path`.
+    pub max_files: usize,
+}
+
+/// The `read` block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// How often a shard is asked where nothing more is in it (default 1 s).
+    pub poll_interval: Duration,
+    /// Bytes of records read and not yet committed (default 32 MiB).
+    pub buffer: usize,
+    /// How long a call may take (default 30 s).
+    pub timeout: Duration,
+    /// The longest pause between two tries (default 10 s).
+    pub backoff_max: Duration,
+}
+
+impl Consume {
+    /// Returns the stream's name, where it is given by its ARN too.
+    #[must_use]
+    pub fn stream_name(&self) -> &str {
+        self.stream.rsplit_once('/').map_or(&*self.stream, |(_, name)| name)
+    }
 }

@@ -4,7 +4,11 @@
 
 use std::time::Duration;
 
-use super::{Format, Merge, OnOversize, PartitionKey, Ship, StartAt, Tail};
+use super::template::{Template, Variable};
+use super::{
+    ConsumeStart, Format, Layout, Merge, OnOversize, PartitionKey, Reading, Ship, StartAt, Tail,
+    Writing,
+};
 
 /// The file that `kinetail` reads unless told otherwise.
 pub const FILE: &str = "/etc/kinetail/agent.yaml";
@@ -92,6 +96,64 @@ pub const PARTITION_KEY: PartitionKey = PartitionKey::File;
 
 /// Nothing is left out.
 pub const ON_OVERSIZE: OnOversize = OnOversize::Split;
+
+/// It takes what every producer writes; a mirror needs records that say where they come from.
+pub const LAYOUT: Layout = Layout::Append;
+
+/// Nothing that is in the stream is left out.
+pub const CONSUME_START: ConsumeStart = ConsumeStart::TrimHorizon;
+
+/// A quarter of 1,024, the usual soft limit of descriptors.
+pub const WRITE_OPEN_FILES: usize = 256;
+
+/// Ten years of daily rotation of 27 logs; a stranger who makes up names stops here.
+pub const MAX_FILES: usize = 100_000;
+
+/// What the Kinesis Client Library waits, near enough: other readers of the shard get their share.
+pub const READ_POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Three of the largest replies.
+pub const READ_BUFFER: usize = 32 << 20;
+
+/// A file of each name for every host.
+#[must_use]
+pub fn append_path() -> Template {
+    template("{stream}/{host}/{file}")
+}
+
+/// The files of each host as they stand there.
+#[must_use]
+pub fn mirror_path() -> Template {
+    template("{host}/{path}")
+}
+
+/// A file for each shard.
+#[must_use]
+pub fn other_path() -> Template {
+    template("{stream}/{shard}.log")
+}
+
+fn template(text: &str) -> Template {
+    // A test holds that each is sound.
+    Template::parse(text, &Variable::ALL).unwrap_or_else(|_| Template::plain("kinetail.log"))
+}
+
+impl Default for Writing {
+    fn default() -> Self {
+        Self { open_files: WRITE_OPEN_FILES, max_files: MAX_FILES }
+    }
+}
+
+impl Default for Reading {
+    fn default() -> Self {
+        Self {
+            poll_interval: READ_POLL_INTERVAL,
+            buffer: READ_BUFFER,
+            timeout: TIMEOUT,
+            backoff_max: BACKOFF_MAX,
+        }
+    }
+}
 
 impl Default for Format {
     fn default() -> Self {

@@ -100,3 +100,20 @@ pub const PATTERN_BYTES: usize = 4096;
 
 /// Bytes a compiled regular expression may take: enough for any line of a log, and quick to refuse.
 pub const REGEX_BYTES: usize = MIB;
+
+/// Bytes of an appended file before it is rotated; smaller ones would be rotated more often than read.
+pub const ROTATE_BYTES: RangeInclusive<usize> = MIB..=1024 * 1024 * MIB;
+
+/// The age of an appended file before it is rotated.
+pub const ROTATE_AGE: RangeInclusive<Duration> =
+    Duration::from_mins(1)..=Duration::from_hours(24 * 366);
+
+/// Files that a consumer makes.
+pub const MAX_FILES: RangeInclusive<usize> = 1..=10_000_000;
+
+/// How often a shard is asked whether there is something new; five times a second at most.
+pub const READ_POLL_INTERVAL: RangeInclusive<Duration> =
+    Duration::from_millis(200)..=Duration::from_mins(5);
+
+/// Bytes read and not yet committed: one reply of a shard (10 MiB) at least.
+pub const READ_BUFFER: RangeInclusive<usize> = 10 * MIB..=10 * 1024 * MIB;

@@ -5,6 +5,7 @@
 //! setting is replaced by its default, and reading goes on to find the others.
 
 mod aws;
+mod consume;
 mod flow;
 mod merge;
 mod pattern;
@@ -12,14 +13,15 @@ mod prices;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::diagnostic::{At, Mistakes, quote};
 use super::document::{Node, Value};
 use super::reader::{Block, Slot};
 use super::schema;
-use super::{Aws, Config, Produce, defaults, limits};
+use super::{Aws, Config, Consume, Produce, defaults, limits};
 use crate::cost::Prices;
+use consume::Consumer;
 use flow::Flow;
 
 /// Returns what the document means, or notes at least one mistake.
@@ -49,13 +51,18 @@ pub(super) fn resolve(root: &Node, mistakes: &mut Mistakes) -> Option<Config> {
     let drain_deadline = top.field("drain_deadline", defaults::DRAIN_DEADLINE, |slot| {
         slot.duration(&limits::DRAIN_DEADLINE, mistakes)
     });
-    let flows = flows(&top, root, mistakes)?;
+    let flows = flows(&top, mistakes)?;
+    let consumers = consumers(&top, mistakes)?;
     compare(&flows, &aws, mistakes);
+    let state = state_dir.sound.then_some(&*state_dir.value);
+    compare_consumers(&consumers, &flows, &aws, state, mistakes);
     let produce: Option<Vec<Produce>> = flows.into_iter().map(|flow| flow.produce).collect();
+    let consume: Option<Vec<Consume>> = consumers.into_iter().map(|one| one.consume).collect();
     Some(Config {
         state_dir: state_dir.value,
         aws,
         produce: produce?,
+        consume: consume?,
         metrics,
         prices: prices.value,
         checkpoint_interval: checkpoint_interval.value,
@@ -90,20 +97,21 @@ fn metrics(slot: Slot<'_>, mistakes: &mut Mistakes) -> Option<SocketAddr> {
     address
 }
 
-/// Reads the entries of `produce`.
-fn flows(top: &Block<'_>, root: &Node, mistakes: &mut Mistakes) -> Option<Vec<Flow>> {
+/// Reads the entries of `produce`, which may be missing where there is `consume`.
+fn flows(top: &Block<'_>, mistakes: &mut Mistakes) -> Option<Vec<Flow>> {
     let hint = "begin each entry with `- name:`";
-    // Somebody who only consumes is told of `consume` already.
-    if top.slot("produce").is_none() && holds_key(root, "consume") {
-        return None;
+    if top.slot("produce").is_none() && top.slot("consume").is_some() {
+        return Some(Vec::new());
     }
     let entries = top.required("produce", hint, mistakes)?.list(hint, mistakes)?;
     Some(entries.into_iter().map(|entry| flow::flow(entry, mistakes)).collect())
 }
 
-fn holds_key(node: &Node, wanted: &str) -> bool {
-    let Value::Map(entries) = &node.value else { return false };
-    entries.iter().any(|(key, _)| matches!(&key.value, Value::Text(name) if name == wanted))
+/// Reads the entries of `consume`.
+fn consumers(top: &Block<'_>, mistakes: &mut Mistakes) -> Option<Vec<Consumer>> {
+    let Some(slot) = top.slot("consume") else { return Some(Vec::new()) };
+    let entries = slot.list("begin each entry with `- name:`", mistakes)?;
+    Some(entries.into_iter().map(|entry| consume::consumer(entry, mistakes)).collect())
 }
 
 /// Tells of flows that get in each other's way, or that the `aws` block contradicts.
@@ -129,11 +137,76 @@ fn compare(flows: &[Flow], aws: &Aws, mistakes: &mut Mistakes) {
                 followed.insert((stream, pattern), *at);
             }
         }
-        if let (Some(theirs), Some(ours)) = (aws::region_of_arn(stream), &aws.region)
-            && theirs != ours
+        compare_region(stream, *stream_at, aws, mistakes);
+    }
+}
+
+fn compare_region(stream: &str, at: At, aws: &Aws, mistakes: &mut Mistakes) {
+    if let (Some(theirs), Some(ours)) = (aws::region_of_arn(stream), &aws.region)
+        && theirs != ours
+    {
+        let message = format!("the stream is in {theirs}, but `aws.region` is {ours}");
+        mistakes.tell(at, message, "give both the same region");
+    }
+}
+
+/// Tells of consumers that get in the way of each other, of a producer, or of the state directory.
+fn compare_consumers(
+    consumers: &[Consumer],
+    flows: &[Flow],
+    aws: &Aws,
+    state_dir: Option<&Path>,
+    mistakes: &mut Mistakes,
+) {
+    let mut names: BTreeMap<&str, At> = BTreeMap::new();
+    let produced = flows.iter().filter_map(|flow| flow.name.as_ref());
+    names.extend(produced.map(|(name, at)| (&**name, *at)));
+    let mut directories: Vec<(&Path, At)> = Vec::new();
+    for consumer in consumers {
+        if let Some((name, at)) = &consumer.name
+            && let Some(first) = names.insert(name, *at)
         {
-            let message = format!("the stream is in {theirs}, but `aws.region` is {ours}");
-            mistakes.tell(*stream_at, message, "give both the same region");
+            let message = format!("the name {} is taken, first at {first}", quote(name));
+            mistakes.tell(*at, message, "checkpoints and metrics go by it");
+        }
+        if let Some((stream, at)) = &consumer.stream {
+            compare_region(stream, *at, aws, mistakes);
+        }
+        let Some((directory, at)) = &consumer.directory else { continue };
+        if let Some(state) = state_dir
+            && (state.starts_with(directory) || directory.starts_with(state))
+        {
+            let message = "the directory and `state_dir` cannot stand in each other";
+            mistakes.tell(*at, message, "names in it come from records");
+        }
+        for (other, first) in &directories {
+            if directory.starts_with(other) || other.starts_with(directory) {
+                let message = format!("the directory is another flow's too, first at {first}");
+                mistakes.tell(*at, message, "give each a directory of its own");
+            }
+        }
+        directories.push((directory, *at));
+        compare_loop(consumer, directory, *at, flows, mistakes);
+    }
+}
+
+/// Lines that are followed where they are written would go round for ever.
+fn compare_loop(
+    consumer: &Consumer,
+    directory: &Path,
+    at: At,
+    flows: &[Flow],
+    mistakes: &mut Mistakes,
+) {
+    let Some((stream, _)) = &consumer.stream else { return };
+    let same = |flow: &&Flow| flow.stream.as_ref().is_some_and(|(other, _)| other == stream);
+    for (pattern, place) in flows.iter().filter(same).flat_map(|flow| &flow.files) {
+        if Path::new(pattern).starts_with(directory) {
+            let message = format!(
+                "what is written there is followed and sent to the same stream, by {} at {place}",
+                quote(pattern)
+            );
+            mistakes.tell(at, message, "lines would go round for ever");
         }
     }
 }

@@ -24,12 +24,13 @@ pub(super) static TOP: Schema = Schema {
         "state_dir",
         "aws",
         "produce",
+        "consume",
         "metrics",
         "prices",
         "checkpoint_interval",
         "drain_deadline",
     ],
-    absent: &["consume"],
+    absent: &[],
 };
 
 pub(super) static AWS: Schema =
@@ -99,8 +100,35 @@ pub(super) static SHIP: Schema = schema(
     &["request_records", "request_bytes", "joined_bytes", "in_flight", "timeout", "backoff_max"],
 );
 
+pub(super) static CONSUME: Schema = Schema {
+    name: "an entry of `consume`",
+    keys: &[
+        "name",
+        "stream",
+        "directory",
+        "layout",
+        "path",
+        "other_path",
+        "split",
+        "start_at",
+        "rotate",
+        "write",
+        "read",
+    ],
+    absent: &["coordinate", "fan_out"],
+};
+
+pub(super) static SPLIT: Schema = schema("`split`", &["delimiter"]);
+
+pub(super) static ROTATE: Schema = schema("`rotate`", &["max_bytes", "max_age", "compression"]);
+
+pub(super) static WRITE: Schema = schema("`write`", &["open_files", "max_files"]);
+
+pub(super) static READ: Schema =
+    schema("`read`", &["poll_interval", "buffer", "timeout", "backoff_max"]);
+
 /// All blocks.
-pub(super) static ALL: [&Schema; 12] = [
+pub(super) static ALL: [&Schema; 17] = [
     &TOP,
     &AWS,
     &ASSUME_ROLE,
@@ -113,4 +141,9 @@ pub(super) static ALL: [&Schema; 12] = [
     &MULTILINE,
     &TAIL,
     &SHIP,
+    &CONSUME,
+    &SPLIT,
+    &ROTATE,
+    &WRITE,
+    &READ,
 ];

@@ -158,6 +158,41 @@ aws:\r
 }
 
 #[test]
+fn consuming_flows_are_read_as_written() {
+    let text = "consume:
+  - name: tree
+    stream: arn:aws:kinesis:eu-west-1:123456789012:stream/web
+    directory: /srv/tree/
+    layout: mirror
+    path: \"{path}\"
+    split: kpl
+    start_at: \"2026-11-26T08:00:00.5+01:00\"
+    read: { buffer: 10 MiB }
+  - name: lines
+    stream: web
+    directory: /srv/lines
+    path: \"{file}-{shard}\"
+    split: { delimiter: \"#-#\" }
+    start_at: latest
+    rotate: { max_age: 1 h, compression: zstd }
+    write: { max_files: 3 }
+";
+    let config = Config::parse(text, "agent.yaml").unwrap_or_else(|all| panic!("{all}"));
+    assert!(config.produce.is_empty());
+    let [tree, lines] = &config.consume[..] else { panic!() };
+    assert_eq!((&*tree.name, tree.stream_name(), tree.layout), ("tree", "web", Layout::Mirror));
+    assert_eq!(tree.directory.as_os_str(), "/srv/tree");
+    assert_eq!((tree.path.to_string(), &tree.split), ("{path}".to_owned(), &By::Kpl));
+    assert_eq!(tree.start_at, ConsumeStart::Time(1_795_676_400_500));
+    assert_eq!(tree.read, Reading { buffer: 10 << 20, ..Reading::default() });
+    assert_eq!(lines.split, By::Delimiter(b"#-#".to_vec()));
+    assert_eq!((lines.start_at, lines.write.max_files), (ConsumeStart::Latest, 3));
+    let max_age = Some(Duration::from_hours(1));
+    let rotate = Rotate { max_bytes: None, max_age, compression: Some(Algorithm::Zstd) };
+    assert_eq!(lines.rotate, rotate);
+}
+
+#[test]
 fn every_form_of_partition_key_is_read() {
     let key = |form: &str| {
         let text = format!("{FLOW}    partition_key: {form}\n");
@@ -220,9 +255,11 @@ fn the_example_is_equal_to_the_defaults() {
     let example =
         Config::parse(EXAMPLE, "agent.yaml.example").unwrap_or_else(|all| panic!("{all}"));
     let flow = &example.produce[0];
+    let consumer = &example.consume[0];
     let small = format!(
-        "produce: [{{ name: {}, files: {:?}, stream: {} }}]",
-        flow.name, flow.files, flow.stream
+        "produce: [{{ name: {}, files: {:?}, stream: {} }}]\n\
+         consume: [{{ name: {}, stream: {}, directory: {:?} }}]",
+        flow.name, flow.files, flow.stream, consumer.name, consumer.stream, consumer.directory
     );
     let small = Config::parse(&small, "agent.yaml").unwrap();
     assert_eq!(format!("{example:#?}"), format!("{small:#?}"));
@@ -238,6 +275,8 @@ fn the_example_holds_every_key_and_its_optional_settings_are_sound() {
     assert_eq!(multiline.max_age, defaults::MULTILINE_MAX_AGE);
     assert_eq!(multiline.max_bytes, defaults::MULTILINE_MAX_BYTES);
     assert_eq!(full.aws.assume_role.unwrap().session_name, defaults::SESSION_NAME);
+    let rotate = full.consume[0].rotate;
+    assert!(rotate.max_bytes.is_some() && rotate.max_age.is_some(), "{text}");
     let words: BTreeSet<&str> =
         EXAMPLE.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).collect();
     for key in schema::ALL.iter().flat_map(|block| block.keys) {
@@ -328,6 +367,10 @@ fn yamlish() -> impl Strategy<Value = String> {
         "regex:",
         "(a)",
         "consume:",
+        "directory:",
+        "path:",
+        "{host}/",
+        "start_at:",
     ]);
     prop::collection::vec(words, 0..60).prop_map(|words| words.concat())
 }
@@ -380,6 +423,14 @@ fn defaults_are_within_limits() {
     assert!(limits::IN_FLIGHT.contains(&ship.in_flight));
     assert!(limits::TIMEOUT.contains(&ship.timeout));
     assert!(limits::BACKOFF_MAX.contains(&ship.backoff_max));
+    let (write, read) = (Writing::default(), Reading::default());
+    assert!(limits::OPEN_FILES.contains(&write.open_files));
+    assert!(limits::MAX_FILES.contains(&write.max_files));
+    assert!(limits::READ_POLL_INTERVAL.contains(&read.poll_interval));
+    assert!(limits::READ_BUFFER.contains(&read.buffer));
+    assert_eq!(defaults::append_path().to_string(), "{stream}/{host}/{file}");
+    assert_eq!(defaults::mirror_path().to_string(), "{host}/{path}");
+    assert_eq!(defaults::other_path().to_string(), "{stream}/{shard}.log");
     assert!(limits::CHECKPOINT_INTERVAL.contains(&defaults::CHECKPOINT_INTERVAL));
     assert!(limits::DRAIN_DEADLINE.contains(&defaults::DRAIN_DEADLINE));
     assert!(limits::MULTILINE_MAX_AGE.contains(&defaults::MULTILINE_MAX_AGE));

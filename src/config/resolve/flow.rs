@@ -101,7 +101,8 @@ fn bounded<T>(block: Field<(T, Field<usize>)>) -> (T, Field<usize>) {
     (value, Field { sound: bound.sound && block.sound, ..bound })
 }
 
-fn name(slot: Slot<'_>, mistakes: &mut Mistakes) -> Option<(Arc<str>, At)> {
+/// Reads the name of a flow.
+pub(super) fn name(slot: Slot<'_>, mistakes: &mut Mistakes) -> Option<(Arc<str>, At)> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let text = aws::shaped(slot, &limits::NAME_CHARS, allowed, "._-", mistakes)?;
     if text == "." || text == ".." {

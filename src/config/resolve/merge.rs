@@ -75,7 +75,8 @@ fn format(block: &Block<'_>, mistakes: &mut Mistakes) -> Format {
     }
 }
 
-fn delimiter(slot: Slot<'_>, mistakes: &mut Mistakes) -> Option<Vec<u8>> {
+/// Reads a delimiter.
+pub(super) fn delimiter(slot: Slot<'_>, mistakes: &mut Mistakes) -> Option<Vec<u8>> {
     let text = slot.text(mistakes)?;
     if text.len() > limits::DELIMITER_BYTES {
         let what = format!("must have 1 to {} bytes, not {}", limits::DELIMITER_BYTES, text.len());
