@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::checkpoint::{self, Store, Writer};
-use crate::config::{Config, Produce};
+use crate::config::{Config, Consume, Produce};
+use crate::consume::coordinate::Local;
+use crate::consume::{self, StartError};
 use crate::control::StatusSource;
 use crate::produce::{Flow, Shared, Start};
 use crate::status::Status;
@@ -39,6 +41,14 @@ pub enum Error {
         flow: String,
         /// Why.
         source: io::Error,
+    },
+    /// A consuming flow cannot be started.
+    #[error("cannot start flow {flow}: {source}")]
+    Consumer {
+        /// The flow.
+        flow: String,
+        /// Why.
+        source: StartError,
     },
 }
 
@@ -69,7 +79,9 @@ fn descriptors(flows: usize) -> usize {
 /// A running agent.
 #[derive(Debug)]
 pub struct Agent {
+    mode: Mode,
     flows: Vec<Flow>,
+    consumers: Vec<consume::Flow>,
     handle: Handle,
     writer: Arc<Writer>,
 }
@@ -80,6 +92,7 @@ pub struct Handle {
     state_dir: PathBuf,
     started: Instant,
     flows: Vec<Arc<Shared>>,
+    consumers: Vec<Arc<consume::status::Shared>>,
 }
 
 /// How a run ended.
@@ -106,8 +119,14 @@ impl Agent {
         for flow in &config.produce {
             loaded.push((store.load(&flow.name)?, store.is_first_start(&flow.name)?));
         }
+        let mut kept = Vec::new();
+        for flow in &config.consume {
+            kept.push(store.load_consumer(&flow.name)?);
+        }
         let keys = store.keys();
-        let writer = Arc::new(Writer::start(store, config.produce.len())?);
+        // A flow of either kind has one commit under way at a time.
+        let capacity = config.produce.len().saturating_add(config.consume.len());
+        let writer = Arc::new(Writer::start(store, capacity)?);
         let mut flows = Vec::new();
         let descriptors = descriptors(config.produce.len());
         for (flow, (rows, first_ever)) in config.produce.iter().zip(loaded) {
@@ -126,12 +145,28 @@ impl Agent {
             };
             flows.push(Flow::start(start).map_err(|source| refused(flow, source))?);
         }
+        let mut consumers = Vec::new();
+        for (flow, (rows, damaged)) in config.consume.iter().zip(kept) {
+            let stream = Kinesis::connect(&config.aws, &flow.stream, flow.read.timeout).await;
+            let start = consume::Start {
+                flow: flow.clone(),
+                stream: Arc::new(stream),
+                coordinator: Local::default(),
+                rows,
+                damaged,
+                writer: Arc::clone(&writer),
+                checkpoint_interval: config.checkpoint_interval,
+            };
+            let started = consume::Flow::start(start).await;
+            consumers.push(started.map_err(|source| no_consumer(flow, source))?);
+        }
         let handle = Handle {
             state_dir: config.state_dir,
             started: Instant::now(),
             flows: flows.iter().map(Flow::shared).collect(),
+            consumers: consumers.iter().map(consume::Flow::shared).collect(),
         };
-        Ok(Self { flows, handle, writer })
+        Ok(Self { mode, flows, consumers, handle, writer })
     }
 
     /// Returns a handle that answers for the agent from anywhere.
@@ -140,9 +175,28 @@ impl Agent {
         self.handle.clone()
     }
 
-    /// Resolves when every flow has ended by itself, which only [`Mode::Once`] lets happen.
+    /// Resolves when every flow has ended by itself, which only [`Mode::Once`] lets happen: then
+    /// consuming flows write all that is in their streams once the producing ones are through.
     pub async fn ended(&mut self) {
         for flow in &mut self.flows {
+            flow.drained().await;
+        }
+        if self.mode == Mode::Once {
+            for flow in &self.consumers {
+                flow.end_at_tip();
+            }
+        }
+        for flow in &mut self.consumers {
+            flow.drained().await;
+        }
+    }
+
+    /// Resolves when all that was read is settled, once reading has ended.
+    async fn drained(&mut self) {
+        for flow in &mut self.flows {
+            flow.drained().await;
+        }
+        for flow in &mut self.consumers {
             flow.drained().await;
         }
     }
@@ -152,11 +206,17 @@ impl Agent {
         for flow in &self.flows {
             flow.stop_reading();
         }
+        for flow in &self.consumers {
+            flow.stop_reading();
+        }
         // What is not drained by then is given up below; its bytes are still in their files.
-        let drained = tokio::time::timeout(deadline, self.ended()).await.is_ok();
+        let drained = tokio::time::timeout(deadline, self.drained()).await.is_ok();
         let mut settled = drained;
         for flow in self.flows {
             settled &= flow.end().await.records == 0;
+        }
+        for flow in self.consumers {
+            flow.end().await;
         }
         let status = self.handle.status().await;
         // Closed in order, the database stands in one file, which `status` can read without writing.
@@ -170,7 +230,9 @@ impl Agent {
 impl StatusSource for Handle {
     async fn status(&self) -> Status {
         let committed: Vec<_> = self.flows.iter().map(|flow| flow.committed()).collect();
-        let oldest = committed.iter().filter_map(|one| one.at).min();
+        let written: Vec<_> = self.consumers.iter().map(|flow| flow.last_commit()).collect();
+        let times = committed.iter().map(|one| one.at).chain(written.iter().map(|(at, _)| *at));
+        let oldest = times.flatten().min();
         Status {
             running: true,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -180,10 +242,15 @@ impl StatusSource for Handle {
             checkpoint_error: committed.iter().find_map(|one| one.error.clone()),
             checkpoint_age_seconds: oldest.map(|at| at.elapsed().as_secs_f64()),
             flows: self.flows.iter().map(|flow| flow.status()).collect(),
+            consumers: self.consumers.iter().map(|flow| flow.status()).collect(),
         }
     }
 }
 
 fn refused(flow: &Produce, source: io::Error) -> Error {
     Error::Flow { flow: flow.name.to_string(), source }
+}
+
+fn no_consumer(flow: &Consume, source: StartError) -> Error {
+    Error::Consumer { flow: flow.name.to_string(), source }
 }

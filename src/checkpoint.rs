@@ -7,12 +7,14 @@
 //! ```text
 //!  state_dir/            0700
 //!  ├── lock              held (flock) while an agent lives; holds its process id
-//!  ├── kinetail.db       0600: files, flows, dead letters, next key; every row sealed by a CRC
+//!  ├── kinetail.db       0600: files, flows, dead letters, next key, and what consumers have
+//!  │                     written; every row sealed by a CRC
 //!  ├── kinetail.db-wal   what is committed and not yet moved into kinetail.db
 //!  └── kinetail.db.damaged-1764000000   moved aside, after what is whole in it was carried over
 //! ```
 
 mod connection;
+mod consumer;
 #[cfg(test)]
 mod damage;
 mod directory;
@@ -31,6 +33,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use consumer::{
+    Chore, ChoreKind, ConsumerCommit, ConsumerRows, OutputRow, ShardRow, SourceRow,
+};
 pub use keys::KeyAllocator;
 pub use letters::{DEAD_LETTERS_MAX_BYTES, LetterSummary};
 pub use store::{ENDED_RETENTION, ENDED_ROWS_MAX, Store};
@@ -154,6 +159,8 @@ pub struct Commit {
     pub removed: Vec<FileKey>,
     /// Dead letters to add.
     pub dead_letters: Vec<DeadLetter>,
+    /// What consuming flows have written.
+    pub consumers: Vec<ConsumerCommit>,
 }
 
 /// The name of the database within the state directory.

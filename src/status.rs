@@ -24,6 +24,9 @@ pub struct Status {
     pub checkpoint_age_seconds: Option<f64>,
     /// The flows, in the order of the configuration.
     pub flows: Vec<FlowStatus>,
+    /// The consuming flows, in the order of the configuration.
+    #[serde(default)]
+    pub consumers: Vec<ConsumerStatus>,
 }
 
 impl Status {
@@ -35,7 +38,10 @@ impl Status {
         let flows = self.flows.iter().flat_map(|flow| {
             flow.problems.iter().map(|problem| format!("{}: {problem}", flow.name))
         });
-        checkpoint.chain(flows).collect()
+        let consumers = self.consumers.iter().flat_map(|flow| {
+            flow.problems.iter().map(|problem| format!("{}: {problem}", flow.name))
+        });
+        checkpoint.chain(flows).chain(consumers).collect()
     }
 }
 
@@ -142,4 +148,85 @@ pub struct Sent {
     pub last_error: Option<String>,
     /// Seconds since the last record was accepted.
     pub last_accepted_seconds: Option<f64>,
+}
+
+/// One consuming flow.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct ConsumerStatus {
+    /// Its name.
+    pub name: String,
+    /// Its stream.
+    pub stream: String,
+    /// Where it writes.
+    pub directory: String,
+    /// `append` or `mirror`.
+    pub layout: String,
+    /// What is wrong just now, in words; empty where all is well.
+    pub problems: Vec<String>,
+    /// The shards, by name.
+    pub shards: Vec<ShardStatus>,
+    /// The sums over all shards.
+    pub totals: ConsumerTotals,
+}
+
+/// One shard; counts are of this run of the agent, and of what is committed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct ShardStatus {
+    /// Its name.
+    pub shard: String,
+    /// `reading`, `waiting` (for its parents' ends, or read by another agent) or `finished`.
+    pub state: String,
+    /// The last record that is written and committed.
+    pub sequence_number: Option<String>,
+    /// How far the last read was behind the tip of the shard (`MillisBehindLatest`).
+    pub millis_behind_latest: Option<u64>,
+    /// Records written.
+    pub records: u64,
+    /// Bytes of lines written.
+    pub bytes: u64,
+    /// Lines written.
+    pub lines: u64,
+    /// Runs of lines whose source has a name that is refused; they went to `other_path`.
+    pub names_refused: u64,
+    /// Reads that came off.
+    pub reads: u64,
+    /// Reads that failed, throttled ones included.
+    pub reads_failed: u64,
+    /// Reads that were throttled.
+    pub reads_throttled: u64,
+    /// The last error, while reading fails.
+    pub last_error: Option<String>,
+}
+
+/// What a consuming flow has written, this run of the agent.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct ConsumerTotals {
+    /// Records.
+    pub records: u64,
+    /// Bytes of lines.
+    pub bytes: u64,
+    /// Lines.
+    pub lines: u64,
+    /// Bytes that had come before, and were not written again.
+    pub duplicate_bytes: u64,
+    /// Runs of lines whose source has a name that is refused; they went to `other_path`.
+    pub names_refused: u64,
+    /// Runs of lines beyond `write.max_files`; they went to `other_path`.
+    pub beyond_max_files: u64,
+    /// Records that were KPL aggregates.
+    pub records_kpl: u64,
+    /// Records that were compressed as a whole.
+    pub records_compressed: u64,
+    /// Records that could not be split as they should have been; each was written as one line.
+    pub records_unsplit: u64,
+    /// Files there are.
+    pub files: u64,
+    /// Mirrored generations.
+    pub generations: u64,
+    /// Those that are over, and whose files were read again and found to be what was received.
+    pub generations_verified: u64,
+    /// Those that are over, and whose files were found to be something else.
+    pub generations_damaged: u64,
+    /// Bytes missing in generations that are over.
+    pub missing_bytes: u64,
 }

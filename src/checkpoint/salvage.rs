@@ -24,8 +24,8 @@ use rusqlite::{Connection, OpenFlags, Transaction};
 use super::keys::BLOCK;
 use super::rows::Walk;
 use super::{
-    Error, FileRow, connection, database_error, directory, io_error, letters, path_in, rows,
-    schema, unix_now,
+    Error, FileRow, connection, consumer, database_error, directory, io_error, letters, path_in,
+    rows, schema, unix_now,
 };
 
 /// Makes the first database of a state directory.
@@ -110,6 +110,7 @@ fn carry_over(
                 _ => carried.letters_damaged += 1,
             }
         }
+        consumer::carry_over(damaged, transaction)?;
         if let Ok(Some(reserved)) = schema::fact(damaged, schema::NEXT_KEY) {
             next_key = next_key.max(reserved);
         }

@@ -5,15 +5,21 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
+use super::consumer;
 use super::rows::Seal;
 
 /// Marks the file as kinetail's in SQLite's header: "kntl".
 pub(super) const APPLICATION_ID: i32 = 0x6b6e_746c;
 
 /// The newest schema that is understood.
-pub(super) const VERSION: i32 = 1;
+pub(super) const VERSION: i32 = 2;
 
-const MIGRATIONS: [&str; VERSION as usize] = ["
+/// The first schema that keeps what consuming flows have written.
+pub(super) const CONSUMERS: i32 = 2;
+
+const MIGRATIONS: [&str; VERSION as usize] = [FIRST, consumer::TABLES];
+
+const FIRST: &str = "
     CREATE TABLE files (
         key INTEGER PRIMARY KEY,
         flow TEXT NOT NULL,
@@ -50,7 +56,7 @@ const MIGRATIONS: [&str; VERSION as usize] = ["
         seal INTEGER NOT NULL,
         data BLOB NOT NULL              -- last: a list is read without it
     ) STRICT;
-"];
+";
 
 /// The first key that is not reserved.
 pub(super) const NEXT_KEY: &str = "next_key";

@@ -12,8 +12,9 @@ use super::directory::{self, Lock};
 use super::keys::BLOCK;
 use super::rows::Walk;
 use super::{
-    Commit, DEAD_LETTERS_MAX_BYTES, DeadLetter, Error, FileRow, KeyAllocator, LetterSummary,
-    database_error, io_error, letters, path_in, rows, salvage, schema, unix_now,
+    Commit, ConsumerRows, DEAD_LETTERS_MAX_BYTES, DeadLetter, Error, FileRow, KeyAllocator,
+    LetterSummary, consumer, database_error, io_error, letters, path_in, rows, salvage, schema,
+    unix_now,
 };
 
 /// How long the row of an ended file is kept. A copy that `copytruncate` makes shows up at once, but a
@@ -121,6 +122,21 @@ impl Store {
         };
         let is_unknown = read().map_err(database_error("read", &self.path))?;
         Ok(is_unknown && self.load(flow)?.is_empty())
+    }
+
+    /// Returns what is kept of a consuming flow, and whether anything of it may have been lost: then
+    /// `start_at: latest` must not skip anything.
+    ///
+    /// # Errors
+    /// [`Error::Database`] where it cannot be read.
+    pub fn load_consumer(&self, flow: &str) -> Result<(ConsumerRows, bool), Error> {
+        let read = || -> rusqlite::Result<(ConsumerRows, bool)> {
+            let rows = consumer::load(&self.connection, flow)?;
+            let damaged = schema::fact(&self.connection, schema::DAMAGED_ONCE)?;
+            let is_damaged = damaged != Some(0) || rows.broken > 0;
+            Ok((rows, is_damaged))
+        };
+        read().map_err(database_error("read", &self.path))
     }
 
     /// Writes `commit` whole, and returns once it would outlive a power cut.
@@ -277,6 +293,9 @@ fn write(
     }
     for letter in &commit.dead_letters {
         letters::insert(&transaction, None, letter)?;
+    }
+    for flow in &commit.consumers {
+        consumer::write(&transaction, flow)?;
     }
     if let Some(limit) = reserve {
         schema::set_fact(&transaction, schema::NEXT_KEY, limit)?;

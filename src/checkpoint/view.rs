@@ -12,8 +12,8 @@ use super::rows::Walk;
 use super::salvage::with_suffix;
 use super::store::find_letter;
 use super::{
-    DeadLetter, Error, FileRow, LetterSummary, database_error, io_error, letters, path_in, rows,
-    schema,
+    ConsumerRows, DeadLetter, Error, FileRow, LetterSummary, consumer, database_error, io_error,
+    letters, path_in, rows, schema,
 };
 
 /// A look at a state directory, as of the last commit at each call.
@@ -21,6 +21,7 @@ use super::{
 pub struct View {
     connection: Connection,
     path: PathBuf,
+    version: i32,
 }
 
 impl View {
@@ -46,7 +47,7 @@ impl View {
         if found > schema::VERSION {
             return Err(Error::Newer { path, found, supported: schema::VERSION });
         }
-        Ok(Self { connection, path })
+        Ok(Self { connection, path, version: found })
     }
 
     /// Returns the rows of all flows, by key. Rows that are damaged are left out.
@@ -57,6 +58,23 @@ impl View {
         let (found, result) = rows::walk(&self.connection, Walk::Up);
         result.map_err(database_error("read", &self.path))?;
         Ok(found.rows)
+    }
+
+    /// Returns what is kept of a consuming flow: nothing, where the database is of a version that knew
+    /// none. Rows that are damaged are left out.
+    ///
+    /// # Errors
+    /// [`Error::Database`] where it cannot be read.
+    pub fn consumer(&self, flow: &str) -> Result<ConsumerRows, Error> {
+        let has_tables = self.version >= schema::CONSUMERS;
+        let read = || {
+            if has_tables {
+                consumer::load(&self.connection, flow)
+            } else {
+                Ok(ConsumerRows::default())
+            }
+        };
+        read().map_err(database_error("read", &self.path))
     }
 
     /// Returns the dead letters without their data, oldest first.

@@ -137,6 +137,7 @@ fn merged(requests: &[Request]) -> Commit {
         sum.files.extend_from_slice(&commit.files);
         sum.removed.extend_from_slice(&commit.removed);
         sum.dead_letters.extend_from_slice(&commit.dead_letters);
+        sum.consumers.extend_from_slice(&commit.consumers);
     }
     sum
 }

@@ -58,6 +58,10 @@ pub trait Coordinator: Send + 'static {
     /// The shard is not read any more, all that was is committed: another agent may have it.
     fn released(&mut self, shard: &ShardId) -> impl Future<Output = ()> + Send;
 
+    /// Returns true where a shard that is not granted now will be, as far as can be told: a run that
+    /// ends once all is read waits for it.
+    fn expects(&self, shard: &ShardId) -> bool;
+
     /// What is wrong just now, in words.
     fn problem(&self) -> Option<String>;
 }
@@ -99,6 +103,10 @@ impl Coordinator for Local {
     }
 
     async fn released(&mut self, _: &ShardId) {}
+
+    fn expects(&self, _: &ShardId) -> bool {
+        true
+    }
 
     fn problem(&self) -> Option<String> {
         None

@@ -30,6 +30,9 @@ pub const BYTES_PER_SECOND: u64 = 2_000_000;
 /// The most records of a call.
 pub const LIMIT: u32 = 10_000;
 
+/// From so many bytes on a reply may have been cut off for its size: Kinesis gives up to 10 MB.
+const FULL_BYTES: u64 = 1_000_000;
+
 /// The shortest pause between two calls.
 const SHORTEST: Duration = Duration::from_millis(1000 / CALLS_PER_SECOND as u64);
 
@@ -62,9 +65,13 @@ impl Batch {
     /// Returns true where nothing more was in the shard when it was read.
     #[must_use]
     pub fn is_at_tip(&self) -> bool {
-        // Not every emulator counts how far behind a full batch leaves the reader.
-        let empty = self.records.is_empty() && self.behind.is_none_or(|behind| behind.is_zero());
-        empty || self.end.is_some()
+        // Not every emulator counts how far behind a reply that is full leaves the reader.
+        let is_full = self.records.len() >= LIMIT as usize || self.bytes() >= FULL_BYTES;
+        let is_behind = match self.behind {
+            Some(behind) => !behind.is_zero(),
+            None => !self.records.is_empty(),
+        };
+        self.end.is_some() || !(is_full || is_behind)
     }
 }
 
@@ -281,7 +288,7 @@ mod tests {
         };
         assert_eq!(pause(vec![record(1, 10)], 500), Duration::from_millis(200));
         assert_eq!(pause(vec![record(2, 10_000_000)], 500), Duration::from_secs(5));
-        assert_eq!(pause(vec![record(3, 10)], 0), Duration::from_millis(200));
+        assert_eq!(pause(vec![record(3, 10)], 0), PACE.poll);
         assert_eq!(pause(vec![], 0), PACE.poll);
     }
 

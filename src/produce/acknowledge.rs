@@ -194,6 +194,7 @@ impl Ledger {
             files,
             removed: std::mem::take(&mut self.removed).into_iter().collect(),
             dead_letters: std::mem::take(&mut self.letters),
+            consumers: Vec::new(),
         })
     }
 

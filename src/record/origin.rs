@@ -89,7 +89,7 @@ pub fn encoding(tags: Tags<'_>) -> Option<Algorithm> {
 }
 
 /// A generation of a file, as a record says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Source {
     /// The host.
     pub host: String,
