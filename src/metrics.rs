@@ -5,6 +5,7 @@
 //! file only where bytes of it were lost, and at most [`LOST_FILES_MAX`] of them a flow. Everything
 //! else about single files is in `kinetail status --json`.
 
+mod consumers;
 pub mod server;
 
 use std::cmp::Reverse;
@@ -124,6 +125,7 @@ impl Collector for Exposition {
                 .filter_map(|flow| Some((labels(flow).to_vec(), ConstGauge::new(read(flow)?))));
             family(&mut encoder, name, help, series)?;
         }
+        consumers::encode(&status.consumers, &mut encoder)?;
         let lost = status.flows.iter().flat_map(lost_files);
         family(&mut encoder, "file_lost_bytes", "Bytes lost of the files that lost most", lost)
     }

@@ -308,7 +308,7 @@ impl Shared {
         // No answer: the committing thread is gone, and nothing was written.
         let outcome = match self.writer.commit(commit).await {
             Ok(outcome) => {
-                outcome.map_err(|rejected| (rejected.commit, rejected.error.to_string()))
+                outcome.map_err(|rejected| (*rejected.commit, rejected.error.to_string()))
             }
             Err(_) => Err((offered, "the committing thread has ended".to_owned())),
         };

@@ -25,6 +25,9 @@ mod scene;
 mod commands;
 #[path = "it/compression.rs"]
 mod compression;
+#[cfg(feature = "demo")]
+#[path = "it/consume.rs"]
+mod consume;
 #[path = "it/crash.rs"]
 mod crash;
 #[path = "it/effort.rs"]

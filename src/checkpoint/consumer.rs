@@ -194,7 +194,7 @@ pub(super) fn write(connection: &Connection, commit: &ConsumerCommit) -> rusqlit
     if let Some(started) = commit.started {
         connection
             .prepare_cached("INSERT OR REPLACE INTO consumer_flows VALUES (?1, ?2, ?3)")?
-            .execute(params![flow, started.cast_signed(), flow_seal(flow, started)])?;
+            .execute(params![flow, started.cast_signed(), flow_seal(flow, &Started(started))])?;
     }
     for row in &commit.shards {
         insert_shard(connection, flow, row)?;
@@ -305,8 +305,8 @@ pub(super) fn load(connection: &Connection, flow: &str) -> rusqlite::Result<Cons
     let mut rows = ConsumerRows::default();
     let mut started = Vec::new();
     let mut broken = 0;
-    each(connection, NAMES[0], flow, decode_flow, flow_row_seal, &mut started, &mut broken)?;
-    rows.started = started.first().copied();
+    each(connection, NAMES[0], flow, decode_flow, flow_seal, &mut started, &mut broken)?;
+    rows.started = started.first().map(|Started(millis)| *millis);
     each(connection, NAMES[1], flow, decode_shard, shard_seal, &mut rows.shards, &mut broken)?;
     each(connection, NAMES[2], flow, decode_output, output_seal, &mut rows.outputs, &mut broken)?;
     each(connection, NAMES[3], flow, decode_source, source_seal, &mut rows.sources, &mut broken)?;
@@ -346,6 +346,10 @@ pub(super) fn carry_over(damaged: &Connection, into: &Connection) -> rusqlite::R
     Ok(())
 }
 
+/// When a flow started first, in milliseconds since 1970.
+#[derive(Debug)]
+struct Started(u64);
+
 type Decode<T> = fn(&Row<'_>) -> rusqlite::Result<(T, u32)>;
 
 fn each<T>(
@@ -377,8 +381,8 @@ fn optional(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
     row.get::<_, Option<i64>>(column).map(|number| number.map(i64::cast_unsigned))
 }
 
-fn decode_flow(row: &Row<'_>) -> rusqlite::Result<(u64, u32)> {
-    Ok((number(row, 1)?, row.get(2)?))
+fn decode_flow(row: &Row<'_>) -> rusqlite::Result<(Started, u32)> {
+    Ok((Started(number(row, 1)?), row.get(2)?))
 }
 
 fn decode_shard(row: &Row<'_>) -> rusqlite::Result<(ShardRow, u32)> {
@@ -435,13 +439,9 @@ fn begin(flow: &str) -> Seal {
     seal
 }
 
-fn flow_seal(flow: &str, started: u64) -> u32 {
-    flow_row_seal(flow, &started)
-}
-
-fn flow_row_seal(flow: &str, started: &u64) -> u32 {
+fn flow_seal(flow: &str, started: &Started) -> u32 {
     let mut seal = begin(flow);
-    seal.number(*started);
+    seal.number(started.0);
     seal.finish()
 }
 

@@ -22,7 +22,7 @@ pub type Answer = oneshot::Receiver<Result<(), Rejected>>;
 #[derive(Debug)]
 pub struct Rejected {
     /// What was handed in, to be offered again.
-    pub commit: Commit,
+    pub commit: Box<Commit>,
     /// Why.
     pub error: Arc<Error>,
 }
@@ -98,7 +98,7 @@ impl Writer {
 
 impl Request {
     fn reply(self, result: Result<(), Arc<Error>>) {
-        let commit = self.commit;
+        let commit = Box::new(self.commit);
         // Nobody waits any more where the flow has ended meanwhile.
         let _ = self.answer.send(result.map_err(|error| Rejected { commit, error }));
     }

@@ -11,10 +11,11 @@ use tokio::runtime;
 use super::exit::{Exit, ExitWith, Failure};
 use super::figures::{bytes, count, many};
 use super::{ConfigFile, load, print};
-use crate::config::{Config, Produce};
+use crate::config::{Config, Consume, Produce};
 use crate::produce::watch::patterns::{Patterns, Scan};
 use crate::stream::aggregating::HINT;
 use crate::stream::kinesis::Kinesis;
+use crate::stream::read::{Place, ReadError, Readable};
 use crate::stream::{Description, Stream, Trouble};
 
 pub(super) const ABOUT: &str = "\
@@ -23,7 +24,8 @@ files that each flow would follow now, and the stream they would be sent to. All
 at once, each as FILE:LINE:COLUMN with a hint. Nothing is read from the files and nothing is sent.
 
 With --connect, also ask every stream (DescribeStreamSummary) whether it is there, what it takes,
-and whether the credentials found may ask.";
+and whether the credentials found may ask; and of every stream that is consumed the shards and one
+record (ListShards, GetShardIterator, GetRecords).";
 
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
@@ -96,11 +98,52 @@ fn connect(config: &Config) -> Result<Exit, Failure> {
         let words = said.unwrap_or_else(|words| words);
         print(format!("\n{}: {words}\n", flow.name).as_bytes())?;
     }
+    for flow in &config.consume {
+        let said = runtime.block_on(Box::pin(consumed(config, flow)));
+        refused = refused.saturating_add(u32::from(said.is_err()));
+        let words = said.unwrap_or_else(|words| words);
+        print(format!("\n{}: {words}\n", flow.name).as_bytes())?;
+    }
+    let all = config.produce.len().saturating_add(config.consume.len());
     match refused {
         0 => Ok(Exit::Done),
-        number => Err(anyhow!("{number} of {} streams cannot be used", config.produce.len()))
-            .exit_with(Exit::Io),
+        number => Err(anyhow!("{number} of {all} streams cannot be used")).exit_with(Exit::Io),
     }
+}
+
+/// Asks for what a consumer needs: the shards, and an iterator of the first.
+async fn consumed(config: &Config, flow: &Consume) -> Result<String, String> {
+    let stream = Kinesis::connect(&config.aws, &flow.stream, flow.read.timeout).await;
+    let may = |operation: &str| format!("allow kinesis:{operation} on {}", arn(&flow.stream));
+    let refused = |error: ReadError, operation: &str| {
+        let trouble = match error {
+            ReadError::Unavailable { trouble, .. } => Some(trouble),
+            _ => None,
+        };
+        let hint = match trouble {
+            Some(Trouble::Access) => format!("may not be read: {}", may(operation)),
+            Some(Trouble::Key) => "is encrypted with a key that cannot be used: allow \
+                                   kms:Decrypt on it"
+                .to_owned(),
+            trouble => hint(trouble, &flow.stream),
+        };
+        format!("{} {hint}\n  {error}", flow.stream)
+    };
+    let shards = stream.list().await.map_err(|error| refused(error, "ListShards"))?;
+    if let Some(shard) = shards.first() {
+        let iterator = stream.iterator(&shard.id, &Place::TrimHorizon).await;
+        let iterator = iterator.map_err(|error| refused(error, "GetShardIterator"))?;
+        // One record at most: whether it may be read is what counts.
+        stream.get(&iterator, 1).await.map_err(|error| refused(error, "GetRecords"))?;
+    }
+    let open = shards.iter().filter(|shard| !shard.closed).count();
+    let closed = shards.len().saturating_sub(open);
+    Ok(format!(
+        "{} can be read\n  {} open, {} closed",
+        flow.stream,
+        many(open as u64, "shard"),
+        count(closed as u64)
+    ))
 }
 
 async fn ask(config: &Config, flow: &Produce) -> Result<String, String> {

@@ -33,11 +33,13 @@ use crate::shutdown::{Shutdown, Signal, systemd};
 
 pub(super) const ABOUT: &str = "\
 Follow the files of every flow, merge their lines into records, and ship the records to their
-streams. How far every file has been accepted is kept in the state directory, so that a run goes on
+streams; read the streams that are consumed, and write their lines to files. How far every file has
+been accepted, and every shard been written, is kept in the state directory, so that a run goes on
 where the last one ended, however that ended.
 
 With --once, ship what is there now and exit: every byte that the files hold at the start is waited
-for, and a progress bar is shown where standard error is a terminal.
+for, and a progress bar is shown where standard error is a terminal. Streams that are consumed are
+then written up to their tips.
 
 SIGTERM and SIGINT stop reading, wait for what is in flight (at most drain_deadline), commit, and
 exit. A second signal ends at once; what was in flight is then sent again by the next run.";

@@ -3,6 +3,7 @@
 //! Invariant: an agent that answers is the truth; only where none runs, the state directory is
 //! read, and then without changing it.
 
+mod consumer;
 mod page;
 
 use std::os::unix::fs::MetadataExt;
@@ -20,8 +21,9 @@ use crate::control;
 use crate::status::{FileStatus, FlowStatus, Status, Totals};
 
 pub(super) const ABOUT: &str = "\
-Show how far every file is, what was sent, and what is wrong: as the running agent says, or, where
-none runs, as the state directory was left. Problems stand on top.
+Show how far every file is, what was sent, how far every shard that is consumed is, and what is
+wrong: as the running agent says, or, where none runs, as the state directory was left. Problems
+stand on top.
 
 With --json, print the whole status as JSON. Its field names are stable; new ones may be added.
 For every file, read_bytes = acknowledged_bytes + dead_lettered_bytes + skipped_bytes +
@@ -68,8 +70,15 @@ fn left_behind(config: &Config) -> Result<Status, Failure> {
         );
         return Err(anyhow!(error).context(words)).exit_with(Exit::Io);
     }
-    let rows = View::open(state_dir)
-        .and_then(|view| view.files())
+    let read = || {
+        let view = View::open(state_dir)?;
+        let consumers = config
+            .consume
+            .iter()
+            .map(|flow| Ok(consumer::stopped(flow, &view.consumer(&flow.name)?)));
+        Ok::<_, checkpoint::Error>((view.files()?, consumers.collect::<Result<_, _>>()?))
+    };
+    let (rows, consumers): (Vec<FileRow>, _) = read()
         .with_context(|| format!("no agent runs, and {} cannot be read", state_dir.display()))
         .exit_with(Exit::Io)?;
     let of = |flow: &Produce| -> Vec<FileRow> {
@@ -80,6 +89,7 @@ fn left_behind(config: &Config) -> Result<Status, Failure> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         state_dir: state_dir.display().to_string(),
         flows,
+        consumers,
         ..Status::default()
     })
 }

@@ -7,10 +7,12 @@ use std::fmt::{self, Write};
 use std::time::Duration;
 
 use super::reader::shown;
-use super::units::Period;
+use super::units::{Period, Size};
 use super::{
-    Aws, Compression, Config, Format, Multiline, OnOversize, PartitionKey, Produce, StartAt,
+    Aws, Compression, Config, Consume, ConsumeStart, Format, Layout, Multiline, OnOversize,
+    PartitionKey, Produce, Rotate, StartAt,
 };
+use crate::record::split::By;
 
 impl Config {
     /// Returns what the configuration does, in words, one setting a line; ends with a newline.
@@ -35,7 +37,69 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
     writeln!(out, "prices    {}", config.prices.as_of)?;
     let (interval, deadline) = (Period(config.checkpoint_interval), Period(config.drain_deadline));
     writeln!(out, "commit    every {interval}; drained within {deadline} when told to stop")?;
-    config.produce.iter().try_for_each(|flow| write_flow(out, flow))
+    config.produce.iter().try_for_each(|flow| write_flow(out, flow))?;
+    config.consume.iter().try_for_each(|flow| write_consumer(out, flow))
+}
+
+fn write_consumer(out: &mut String, flow: &Consume) -> fmt::Result {
+    writeln!(out, "\nflow {}", flow.name)?;
+    writeln!(out, "  reads     {}", flow.stream)?;
+    writeln!(out, "  into      {}", flow.directory.display())?;
+    match flow.layout {
+        Layout::Append => writeln!(out, "  layout    appended, each line once, to {}", flow.path)?,
+        Layout::Mirror => {
+            writeln!(out, "  layout    mirrored, byte for byte, as {}", flow.path)?;
+        }
+    }
+    writeln!(out, "  others    lines of no known file are appended to {}", flow.other_path)?;
+    writeln!(out, "  split     {}", split(&flow.split))?;
+    let start = match flow.start_at {
+        ConsumeStart::TrimHorizon => "at the oldest record".to_owned(),
+        ConsumeStart::Latest => "at what arrives from the very first start on".to_owned(),
+        ConsumeStart::Time(millis) => format!("at what arrived {millis} ms after 1970 or later"),
+    };
+    writeln!(out, "  start     {start}")?;
+    if flow.layout == Layout::Append {
+        writeln!(out, "  rotation  {}", rotation(&flow.rotate))?;
+    }
+    writeln!(
+        out,
+        "  writing   up to {} open, {} in all",
+        counted(flow.write.open_files, "file"),
+        thousands(flow.write.max_files),
+    )?;
+    let read = &flow.read;
+    writeln!(
+        out,
+        "  reading   up to {} in memory; asks every {}; {} to answer",
+        shown(read.buffer),
+        Period(read.poll_interval),
+        Period(read.timeout),
+    )
+}
+
+fn split(by: &By) -> String {
+    match by {
+        By::Content => "by content".to_owned(),
+        By::Delimiter(delimiter) => format!("by \"{}\"", delimiter.escape_ascii()),
+        By::JsonArray => "as JSON arrays".to_owned(),
+        By::Kpl => "KPL aggregates only".to_owned(),
+        By::Nothing => "not at all".to_owned(),
+    }
+}
+
+fn rotation(rotate: &Rotate) -> String {
+    let size = rotate.max_bytes.map(|bytes| Size(bytes).to_string());
+    let age = rotate.max_age.map(|age| Period(age).to_string());
+    let bounds: Vec<String> = [size, age].into_iter().flatten().collect();
+    if bounds.is_empty() {
+        return "never".to_owned();
+    }
+    let compressed = match rotate.compression {
+        Some(algorithm) => format!(", compressed by {}", algorithm.name()),
+        None => String::new(),
+    };
+    format!("at {}{compressed}", either(&bounds))
 }
 
 fn write_flow(out: &mut String, flow: &Produce) -> fmt::Result {
@@ -208,6 +272,44 @@ mod tests {
           sending   up to 500 records or 1,000,000 bytes a call, 4 calls in flight; 30 s to answer
                     what waits for its key goes joined, up to 500,000 bytes
         "#);
+    }
+
+    #[test]
+    fn consuming_flows_are_described() {
+        let text = "
+consume:
+  - { name: a, stream: s, directory: /srv/a, rotate: { max_bytes: 1 GiB, max_age: 1 d, compression: zstd } }
+  - { name: b, stream: s, directory: /srv/b, layout: mirror, split: { delimiter: \"#\" }, start_at: latest }
+";
+        let config = Config::parse(text, "agent.yaml").unwrap();
+        insta::assert_snapshot!(config.describe(), @r##"
+        state     /var/lib/kinetail
+        aws       region from the environment or profile
+        metrics   off
+        prices    us-east-1, November 2026
+        commit    every 1 s; drained within 10 s when told to stop
+
+        flow a
+          reads     s
+          into      /srv/a
+          layout    appended, each line once, to {stream}/{host}/{file}
+          others    lines of no known file are appended to {stream}/{shard}.log
+          split     by content
+          start     at the oldest record
+          rotation  at 1 GiB or 1 d, compressed by zstd
+          writing   up to 256 files open, 100,000 in all
+          reading   up to 32 MiB in memory; asks every 1 s; 30 s to answer
+
+        flow b
+          reads     s
+          into      /srv/b
+          layout    mirrored, byte for byte, as {host}/{path}
+          others    lines of no known file are appended to {stream}/{shard}.log
+          split     by "#"
+          start     at what arrives from the very first start on
+          writing   up to 256 files open, 100,000 in all
+          reading   up to 32 MiB in memory; asks every 1 s; 30 s to answer
+        "##);
     }
 
     const FULL: &str = r##"

@@ -274,7 +274,7 @@ impl Root {
     /// Opens a directory beneath the root, and makes it where it is wanted.
     fn directory(&self, path: &Path, make: bool) -> io::Result<OwnedFd> {
         if path.as_os_str().is_empty() {
-            return Ok(self.directory.try_clone()?);
+            return self.directory.try_clone();
         }
         match open(self.directory.as_fd(), path.as_os_str(), OFlags::DIRECTORY | OFlags::RDONLY) {
             Err(Errno::NOENT) if make => {}

@@ -188,7 +188,8 @@ mod tests {
                 let start = rng.usize(..length);
                 let end = (start + rng.usize(1..40)).min(length);
                 for (from, to) in received.missing(start as u64, end as u64) {
-                    let (from, to) = (from as usize, to as usize);
+                    let place = |offset| usize::try_from(offset).unwrap();
+                    let (from, to) = (place(from), place(to));
                     prop_assert!(from >= start && to <= end);
                     file[from..to].copy_from_slice(&text[from..to]);
                     prop_assert!(received.add(range(from as u64, &text[from..to])));

@@ -19,6 +19,8 @@ mod files;
 mod mirror;
 mod place;
 mod rotate;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::io;

@@ -27,8 +27,9 @@ pub struct Home {
 }
 
 impl Home {
-    /// Makes a home whose agents talk to `endpoint`. In the template `{state}`, `{logs}` and
-    /// `{endpoint}` stand for the state directory, the directory of logs and the endpoint's URL.
+    /// Makes a home whose agents talk to `endpoint`. In the template `{state}`, `{logs}`, `{out}` and
+    /// `{endpoint}` stand for the state directory, the directory of logs, that of what is consumed
+    /// and the endpoint's URL.
     #[must_use]
     pub fn new(endpoint: &str, template: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("kinetail-").tempdir().unwrap();
@@ -43,6 +44,7 @@ impl Home {
         let text = template
             .replace("{state}", &self.state().display().to_string())
             .replace("{logs}", &self.logs().display().to_string())
+            .replace("{out}", &self.out().display().to_string())
             .replace("{endpoint}", &self.endpoint);
         std::fs::write(self.config(), text).unwrap();
     }
@@ -57,6 +59,12 @@ impl Home {
     #[must_use]
     pub fn logs(&self) -> PathBuf {
         self.dir.path().join("logs")
+    }
+
+    /// Returns the directory of what is consumed, which the agent makes.
+    #[must_use]
+    pub fn out(&self) -> PathBuf {
+        self.dir.path().join("out")
     }
 
     /// Returns the state directory, which the agent makes.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::figures::{bytes, count, duration, many, rate, seconds};
-use crate::status::{Status, Totals};
+use crate::status::{ConsumerTotals, Status, Totals};
 
 /// A way to show progress.
 pub(super) trait Progress {
@@ -108,6 +108,8 @@ pub(super) struct Closing {
     calls: u64,
     payload_units: u64,
     unmerged: u64,
+    consumed: Option<ConsumerTotals>,
+    has_flows: bool,
     took: Duration,
 }
 
@@ -121,6 +123,8 @@ impl Closing {
             calls: 0,
             payload_units: 0,
             unmerged: 0,
+            consumed: consumed(status),
+            has_flows: !status.flows.is_empty(),
             took,
         };
         for flow in &status.flows {
@@ -141,6 +145,37 @@ impl Closing {
 
 impl fmt::Display for Closing {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.has_flows {
+            self.shipped(formatter)?;
+        }
+        let Some(consumed) = &self.consumed else { return Ok(()) };
+        if self.has_flows {
+            formatter.write_str("; ")?;
+        }
+        write!(
+            formatter,
+            "wrote {} and {} of {}, in {} ({}/s)",
+            bytes(consumed.bytes),
+            many(consumed.lines, "line"),
+            many(consumed.records, "record"),
+            duration(self.took),
+            bytes(rate(consumed.bytes, self.took)),
+        )
+    }
+}
+
+/// Returns what all consuming flows have written, where there is one.
+fn consumed(status: &Status) -> Option<ConsumerTotals> {
+    status.consumers.iter().map(|flow| flow.totals).reduce(|sum, totals| ConsumerTotals {
+        bytes: sum.bytes.saturating_add(totals.bytes),
+        lines: sum.lines.saturating_add(totals.lines),
+        records: sum.records.saturating_add(totals.records),
+        ..sum
+    })
+}
+
+impl Closing {
+    fn shipped(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sent = self.totals.acknowledged_bytes;
         write!(
             formatter,

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use super::consumer;
 use crate::cli::figures::{bytes, count, many, percent, seconds};
 use crate::cli::screen::Style;
 use crate::cli::table::{Align, Table};
@@ -60,6 +61,9 @@ impl fmt::Display for Page<'_> {
         }
         for flow in &self.status.flows {
             formatter.write_str(&self.flow(flow))?;
+        }
+        for flow in &self.status.consumers {
+            formatter.write_str(&consumer::shown(flow, self.status.running, self.style))?;
         }
         Ok(())
     }

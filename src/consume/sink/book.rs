@@ -126,7 +126,8 @@ impl Book {
         book
     }
 
-    fn insert(&mut self, id: u64, source: Source) {
+    /// Takes in a source whose row is committed.
+    pub(super) fn insert(&mut self, id: u64, source: Source) {
         self.keys.insert(Arc::clone(&source.origin), id);
         if let Some(name) = &source.name {
             self.names.insert(name.clone(), id);
@@ -198,18 +199,17 @@ impl Book {
         self.names.get(name).copied()
     }
 
-    /// Takes in a new source; returns its number.
-    pub(super) fn add(&mut self, origin: Arc<origin::Source>, name: Option<Name>, now: u64) -> u64 {
+    /// Returns the row of a source that is to be taken in, once it is committed.
+    pub(super) fn announce(
+        &self,
+        origin: Arc<origin::Source>,
+        name: Option<Name>,
+        now: u64,
+    ) -> (SourceRow, Source) {
         let id = self.next_source.saturating_add(1);
-        let source = Source {
-            origin,
-            name,
-            received: Received::default(),
-            state: State::Open,
-            touched: now,
-        };
-        self.insert(id, source);
-        id
+        let received = Received::default();
+        let source = Source { origin, name, received, state: State::Open, touched: now };
+        (source.row(id), source)
     }
 
     /// Gives a source another name, at once: a rename is committed by itself.

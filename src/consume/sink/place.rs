@@ -84,15 +84,16 @@ impl Sink {
                 }
             },
         };
-        let id = self.book.add(Arc::clone(origin), name.clone(), now);
-        let row = self.book.committed_source(id);
+        let (row, source) = self.book.announce(Arc::clone(origin), name, now);
+        let id = row.id;
         self.commits
             .commit(ConsumerCommit {
                 flow: Arc::clone(&self.book.flow),
-                sources: row.into_iter().collect(),
+                sources: vec![row],
                 ..ConsumerCommit::default()
             })
             .map_err(SinkError::Commit)?;
+        self.book.insert(id, source);
         Ok(id)
     }
 
