@@ -54,7 +54,7 @@ pub struct Config {
     pub consume: Vec<Consume>,
     /// Where Prometheus may scrape; off where `None`.
     pub metrics: Option<SocketAddr>,
-    /// What Kinesis charges, for `status`, metrics and `estimate` (default: us-east-1).
+    /// What Kinesis charges, for `estimate` (default: us-east-1).
     pub prices: Prices,
     /// How often positions are committed (default 1 s).
     pub checkpoint_interval: Duration,
