@@ -12,6 +12,7 @@
 
 mod conduct;
 pub mod coordinate;
+pub mod leases;
 pub mod path;
 pub mod received;
 pub mod records;

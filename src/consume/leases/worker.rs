@@ -1,0 +1,598 @@
+//! A worker: one agent among those that share a table, and what it does with every lease.
+//!
+//! Invariant: a lease is held only from a write that made this worker its owner until the failover time
+//! after the last good write *was sent*, by this worker's clock; and another worker's lease is taken only
+//! when its counter stood still for the failover time after it *was seen*, or when its owner is asked
+//! first. So without a steal two never hold a lease at once, whatever the network does; the checkpoint of
+//! a lease never moves back; and a child's lease is there before its parent's says that it is finished.
+//!
+//! ```text
+//!          take: free, or its counter stood still      drained, or expired, or a write was refused
+//!  Theirs ───────────────────────────────────▶ Held ─────────────────────────────────────▶ Theirs
+//!     │  ask the most loaded; it drains and gives ▲ │ finish: children first
+//!     └───────────────────────────────────────────┘ └──────────────────────▶ Finished
+//! ```
+//!
+//! Leases of a worker that does not answer (one of the Java library) are stolen one at a time, as it does.
+
+mod plan;
+mod seed;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use super::lease::{Checkpoint, Lease, Outcome, WorkerId, Write};
+use crate::position::{Progress, ShardId};
+use crate::stream::read::{Child, Shard};
+
+/// What a worker wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Read the whole table.
+    Scan,
+    /// Write one lease.
+    Write(Write),
+}
+
+/// How a worker behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its name.
+    pub id: WorkerId,
+    /// After this time without a sign of life a lease is taken from its owner. The same for all.
+    pub failover: Duration,
+    /// Where a shard begins that nobody has begun, and that has no parent in the table.
+    pub start: Checkpoint,
+}
+
+/// How many times within the failover time a lease is renewed, and the table is read: two may fail.
+const SIGNS_OF_LIFE: u32 = 3;
+
+/// The table is read so often within the failover time while leases were asked for: they come soon.
+const LOOKS_WHILE_WAITING: u32 = 10;
+
+/// A lease, and what this worker makes of it.
+#[derive(Debug)]
+struct Entry {
+    lease: Lease,
+    /// When the counter was last seen to change.
+    since: Instant,
+    /// When it was last heard of.
+    heard: Instant,
+    /// A write of it is on its way.
+    busy: bool,
+    holding: Option<Holding>,
+    /// Since when this worker asks for it.
+    asked: Option<Instant>,
+    /// Since when whoever asks for it was seen to.
+    wanted: Instant,
+}
+
+/// What the owner of a lease knows besides.
+#[derive(Debug)]
+struct Holding {
+    /// When the last good write was sent.
+    confirmed: Instant,
+    renew: Instant,
+    /// To be noted in the table.
+    progress: Option<Progress>,
+    /// The shard is finished, and these go on.
+    finished: Option<Vec<Child>>,
+    /// Since when it is to be handed over, and to whom.
+    leaving: Option<(Instant, Option<WorkerId>)>,
+    /// It is not read any more.
+    stopped: bool,
+    /// Who asks for it is refused.
+    decline: bool,
+}
+
+/// What became of a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It stands in the table.
+    Noted,
+    /// The lease is another's.
+    Lost,
+    /// It may stand in the table or not.
+    Unknown,
+}
+
+/// A shard that this worker holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The shard.
+    pub shard: ShardId,
+    /// How far it is dealt with.
+    pub checkpoint: Checkpoint,
+}
+
+/// One agent among those that share a table.
+#[derive(Debug)]
+pub struct Worker {
+    settings: Settings,
+    entries: BTreeMap<ShardId, Entry>,
+    listed: Vec<Shard>,
+    /// Leases to add, parents first.
+    missing: Vec<Lease>,
+    /// Leases to take, to ask for or to remove, as of the last look at the table.
+    planned: Vec<Write>,
+    verdicts: BTreeMap<ShardId, Verdict>,
+    /// Shards that were lost since [`Worker::readable`] was last asked. They are not taken before: whoever
+    /// reads them would not notice, and go on where it stood.
+    lost: BTreeSet<ShardId>,
+    scan_due: Instant,
+    scanning: bool,
+    scanned: bool,
+    /// The lease that is being added: what the table says of it meanwhile comes with the answer.
+    creating: Option<ShardId>,
+    retired: bool,
+    rng: Rng,
+}
+
+impl Worker {
+    /// Returns a worker that holds nothing.
+    #[must_use]
+    pub fn new(settings: Settings, rng: Rng, now: Instant) -> Self {
+        Self {
+            settings,
+            entries: BTreeMap::new(),
+            listed: Vec::new(),
+            missing: Vec::new(),
+            planned: Vec::new(),
+            verdicts: BTreeMap::new(),
+            lost: BTreeSet::new(),
+            scan_due: now,
+            scanning: false,
+            scanned: false,
+            creating: None,
+            retired: false,
+            rng,
+        }
+    }
+
+    /// The stream holds these shards.
+    pub fn on_listed(&mut self, shards: &[Shard]) {
+        self.listed = shards.to_vec();
+        self.listed.sort_by(|one, two| one.id.cmp(&two.id));
+        if self.scanned {
+            self.seed();
+        }
+    }
+
+    /// Returns the next call to make, until there is none.
+    pub fn next(&mut self, now: Instant) -> Option<Call> {
+        self.expire(now);
+        if !self.scanning && now >= self.scan_due && !self.retired {
+            self.scanning = true;
+            return Some(Call::Scan);
+        }
+        let write = self.next_of_held(now).or_else(|| self.next_missing());
+        let write = write.or_else(|| self.next_planned())?;
+        self.set_busy(write.shard(), true);
+        Some(Call::Write(write))
+    }
+
+    /// Returns when to ask for the next call if nothing happens before.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        let scan = (!self.scanning && !self.retired).then_some(self.scan_due);
+        let held = self.entries.values().filter_map(|entry| {
+            let holding = entry.holding.as_ref()?;
+            let expiry = self.expiry(holding);
+            let leave = holding.leaving.as_ref().map(|(since, _)| *since + self.settings.failover);
+            let renew = (!entry.busy).then_some(holding.renew);
+            renew.into_iter().chain(leave.filter(|_| !entry.busy)).chain([expiry]).min()
+        });
+        scan.into_iter().chain(held).min()
+    }
+
+    /// The table was read, in a call that was sent at `sent`.
+    pub fn on_scanned(&mut self, leases: Vec<Lease>, sent: Instant, now: Instant) {
+        self.scanning = false;
+        self.scanned = true;
+        let there: BTreeSet<ShardId> = leases.iter().map(|lease| lease.shard.clone()).collect();
+        let lost = &mut self.lost;
+        self.entries.retain(|shard, entry| {
+            let stays = entry.busy || entry.heard > sent || there.contains(shard);
+            if !stays && entry.holding.is_some() {
+                lost.insert(shard.clone());
+            }
+            stays
+        });
+        for lease in leases {
+            self.see(lease, sent, now);
+        }
+        self.expire(now);
+        self.seed();
+        self.plan(now);
+        let waits = self.entries.values().any(|entry| entry.asked.is_some());
+        let parts = if waits { LOOKS_WHILE_WAITING } else { SIGNS_OF_LIFE };
+        self.scan_due = now + self.settings.failover / parts;
+    }
+
+    /// The table could not be read.
+    pub fn on_scan_failed(&mut self, now: Instant) {
+        self.scanning = false;
+        self.scan_due = now + self.settings.failover / LOOKS_WHILE_WAITING;
+    }
+
+    /// A write that was sent at `sent` had this outcome.
+    pub fn on_written(&mut self, write: &Write, outcome: Outcome, sent: Instant, now: Instant) {
+        self.set_busy(write.shard(), false);
+        if matches!(write, Write::Create(_)) {
+            self.creating = None;
+        }
+        match outcome {
+            Outcome::Done(Some(lease)) => self.on_done(write, lease, sent, now),
+            Outcome::Done(None) => {
+                self.entries.remove(write.shard());
+            }
+            Outcome::Refused(lease) => self.on_refused(write, lease, now),
+            Outcome::Unknown(_) => self.on_unknown(write, now),
+        }
+    }
+
+    /// The shard is dealt with up to here. [`Worker::verdict`] tells what became of it.
+    pub fn checkpoint(&mut self, shard: &ShardId, progress: Progress, now: Instant) {
+        self.expire(now);
+        self.verdicts.remove(shard);
+        let Some((lease, holding)) = self.held(shard) else {
+            self.verdicts.insert(shard.clone(), Verdict::Lost);
+            return;
+        };
+        if Checkpoint::At(progress.clone()).is_beyond(&lease.checkpoint) {
+            holding.progress = Some(progress);
+        } else {
+            self.verdicts.insert(shard.clone(), Verdict::Noted);
+        }
+    }
+
+    /// The shard is dealt with to its end, and these go on. [`Worker::verdict`] tells what became of it.
+    pub fn finish(&mut self, shard: &ShardId, children: Vec<Child>, now: Instant) {
+        self.expire(now);
+        self.verdicts.remove(shard);
+        match self.held(shard) {
+            Some((_, holding)) => holding.finished = Some(children),
+            None => {
+                self.verdicts.insert(shard.clone(), Verdict::Lost);
+            }
+        }
+    }
+
+    /// The shard is not read any more, and how far it is was said before. One that was not asked for is
+    /// given to nobody, and no other is taken from now on: the agent ends.
+    pub fn release(&mut self, shard: &ShardId, now: Instant) {
+        self.expire(now);
+        let Some((_, holding)) = self.held(shard) else { return };
+        holding.stopped = true;
+        if holding.leaving.is_none() {
+            holding.leaving = Some((now, None));
+            self.retire();
+        }
+    }
+
+    /// No lease is taken from now on.
+    pub fn retire(&mut self) {
+        self.retired = true;
+        self.planned.clear();
+        self.missing.clear();
+    }
+
+    /// Returns, once, what became of the last checkpoint or end of a shard.
+    pub fn verdict(&mut self, shard: &ShardId) -> Option<Verdict> {
+        self.verdicts.remove(shard)
+    }
+
+    /// Returns true while the shard may be read here, or what was read may be written.
+    #[must_use]
+    pub fn holds(&self, shard: &ShardId) -> bool {
+        let holding = self.entries.get(shard).and_then(|entry| entry.holding.as_ref());
+        holding.is_some_and(|holding| !holding.stopped)
+    }
+
+    /// Returns the shards that may be read, by name. Those that are not among them are read no more.
+    pub fn readable(&mut self, now: Instant) -> Vec<Held> {
+        self.expire(now);
+        self.lost.clear();
+        let readable = |(shard, entry): (&ShardId, &Entry)| {
+            let holding = entry.holding.as_ref()?;
+            let reads = holding.leaving.is_none() && holding.finished.is_none();
+            let checkpoint = entry.lease.checkpoint.clone();
+            reads.then(|| Held { shard: shard.clone(), checkpoint })
+        };
+        self.entries.iter().filter_map(readable).collect()
+    }
+
+    /// Returns the shards that were dealt with to their ends, by whichever worker.
+    #[must_use]
+    pub fn ended(&self) -> Vec<ShardId> {
+        let finished = self.entries.values().filter(|entry| entry.lease.is_finished());
+        let cleaned = self.listed.iter().filter(|shard| {
+            self.scanned && !self.entries.contains_key(&shard.id) && self.is_done(&shard.id)
+        });
+        let finished = finished.map(|entry| entry.lease.shard.clone());
+        finished.chain(cleaned.map(|shard| shard.id.clone())).collect()
+    }
+
+    /// Returns the shards and their owners, as far as they are not finished.
+    pub fn owners(&self) -> impl Iterator<Item = (&ShardId, Option<&str>)> {
+        let open = self.entries.iter().filter(|(_, entry)| !entry.lease.is_finished());
+        open.map(|(shard, entry)| (shard, entry.lease.owner.as_deref()))
+    }
+
+    fn next_of_held(&mut self, now: Instant) -> Option<Write> {
+        let shards: Vec<ShardId> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| !entry.busy && entry.holding.is_some())
+            .map(|(shard, _)| shard.clone())
+            .collect();
+        shards.iter().find_map(|shard| self.next_of(shard, now))
+    }
+
+    fn next_of(&mut self, shard: &ShardId, now: Instant) -> Option<Write> {
+        let failover = self.settings.failover;
+        let entry = self.entries.get(shard)?;
+        let holding = entry.holding.as_ref()?;
+        let counter = entry.lease.counter;
+        let shard = shard.clone();
+        if let Some(children) = &holding.finished {
+            let absent = children.iter().find(|child| !self.entries.contains_key(&child.id));
+            if let Some(child) = absent.cloned() {
+                return self.create(seed::of_child(&child));
+            }
+            let children = children.iter().map(|child| child.id.clone()).collect();
+            let checkpoint = Checkpoint::ShardEnd;
+            return Some(Write::Checkpoint { shard, counter, checkpoint, children });
+        }
+        if let Some(progress) = &holding.progress {
+            let checkpoint = Checkpoint::At(progress.clone());
+            let children = BTreeSet::new();
+            return Some(Write::Checkpoint { shard, counter, checkpoint, children });
+        }
+        if let Some((since, to)) = &holding.leaving
+            && (holding.stopped || now >= *since + failover)
+        {
+            let to = to.clone();
+            // The answer may be lost, and the other begin.
+            if let Some((_, holding)) = self.held(&shard) {
+                holding.stopped = true;
+            }
+            return Some(Write::Give { shard, counter, to });
+        }
+        let decline = holding.decline;
+        (decline || now >= holding.renew).then_some(Write::Renew { shard, counter, decline })
+    }
+
+    fn next_missing(&mut self) -> Option<Write> {
+        // One after the other, so that no child is there before its parents are.
+        if self.creating.is_some() || self.missing.is_empty() {
+            return None;
+        }
+        let lease = self.missing.remove(0);
+        // Another may have added it by now.
+        if self.entries.contains_key(&lease.shard) { None } else { self.create(lease) }
+    }
+
+    fn create(&mut self, lease: Lease) -> Option<Write> {
+        if self.creating.is_some() {
+            return None;
+        }
+        self.creating = Some(lease.shard.clone());
+        Some(Write::Create(lease))
+    }
+
+    fn next_planned(&mut self) -> Option<Write> {
+        while let Some(write) = self.planned.pop() {
+            if self.entries.get(write.shard()).is_some_and(|entry| !entry.busy) {
+                return Some(write);
+            }
+        }
+        None
+    }
+
+    fn see(&mut self, lease: Lease, sent: Instant, now: Instant) {
+        let me = WorkerId::clone(&self.settings.id);
+        let entry = match self.entries.get_mut(&lease.shard) {
+            None if self.creating.as_ref() == Some(&lease.shard) => return,
+            None => {
+                self.entries.insert(lease.shard.clone(), Entry::new(lease, now));
+                return;
+            }
+            // What a write tells is newer than a look that began before it.
+            Some(entry) if entry.busy || entry.heard > sent => return,
+            Some(entry) => entry,
+        };
+        // One with another counter that is still this worker's was written by a write of its own, whose
+        // answer was lost.
+        if !lease.is_owned_by(&me) && entry.holding.take().is_some() {
+            self.lost.insert(lease.shard.clone());
+        }
+        if lease.is_owned_by(&me) || lease.wanted_by != Some(me) {
+            entry.asked = None;
+        }
+        entry.become_lease(lease, now);
+    }
+
+    fn on_done(&mut self, write: &Write, lease: Lease, sent: Instant, now: Instant) {
+        let shard = lease.shard.clone();
+        let failover = self.settings.failover;
+        let is_mine = lease.is_owned_by(&self.settings.id);
+        let finished = lease.is_finished();
+        let entry =
+            self.entries.entry(shard.clone()).or_insert_with(|| Entry::new(lease.clone(), now));
+        entry.become_lease(lease, now);
+        match write {
+            Write::Take { .. } if is_mine && !finished => {
+                entry.asked = None;
+                let mut holding = Holding::new(sent, sent + failover / SIGNS_OF_LIFE);
+                if self.retired {
+                    (holding.leaving, holding.stopped) = (Some((now, None)), true);
+                }
+                entry.holding = Some(holding);
+            }
+            Write::Ask { .. } => entry.asked = Some(now),
+            Write::Give { .. } if entry.holding.take().is_some() => {
+                self.lost.insert(shard.clone());
+            }
+            _ => {}
+        }
+        if let Some(holding) = &mut entry.holding {
+            holding.confirmed = holding.confirmed.max(sent);
+            holding.renew = holding.confirmed + failover / SIGNS_OF_LIFE;
+        }
+        if let Write::Renew { decline: true, .. } = write
+            && let Some(holding) = &mut entry.holding
+        {
+            holding.decline = false;
+        }
+        if let Write::Checkpoint { checkpoint, .. } = write {
+            let noted = Some(checkpoint);
+            if let Some(holding) = &mut entry.holding {
+                let progress = holding.progress.clone().map(Checkpoint::At);
+                holding.progress = holding.progress.take().filter(|_| progress.as_ref() != noted);
+            }
+            if finished {
+                entry.holding = None;
+            }
+            self.verdicts.insert(shard.clone(), Verdict::Noted);
+        }
+        self.expire(now);
+        self.consider_handing_over(&shard, now);
+    }
+
+    fn on_refused(&mut self, write: &Write, lease: Option<Lease>, now: Instant) {
+        let shard = write.shard().clone();
+        let reports = matches!(write, Write::Checkpoint { .. });
+        let Some(lease) = lease else {
+            if self.entries.remove(&shard).is_some_and(|entry| entry.holding.is_some()) {
+                self.lost.insert(shard.clone());
+            }
+            if reports {
+                self.verdicts.insert(shard, Verdict::Lost);
+            }
+            return;
+        };
+        let is_mine = lease.is_owned_by(&self.settings.id);
+        let entry =
+            self.entries.entry(shard.clone()).or_insert_with(|| Entry::new(lease.clone(), now));
+        entry.become_lease(lease, now);
+        if is_mine && !entry.lease.is_finished() {
+            // An earlier write whose answer was lost was made after all: the counter is known again.
+            if let (Write::Take { .. }, false) = (write, self.retired) {
+                self.planned.push(Write::Take { seen: entry.lease.clone() });
+            }
+            return;
+        }
+        // An end that was written by an own write is no loss.
+        let noted = is_mine && reports;
+        if entry.holding.take().is_some() {
+            self.lost.insert(shard.clone());
+        }
+        entry.asked = None;
+        if reports {
+            let verdict = if noted { Verdict::Noted } else { Verdict::Lost };
+            self.verdicts.insert(shard, verdict);
+        }
+    }
+
+    fn on_unknown(&mut self, write: &Write, now: Instant) {
+        let pause = self.settings.failover / LOOKS_WHILE_WAITING;
+        let Some(entry) = self.entries.get_mut(write.shard()) else {
+            // Of a child that may not be there, the parent cannot be called finished yet.
+            self.give_up_finishing(write.shard());
+            return;
+        };
+        let Some(holding) = &mut entry.holding else { return };
+        match write {
+            Write::Renew { .. } | Write::Give { .. } => holding.renew = now + pause,
+            Write::Checkpoint { shard, .. } => {
+                holding.progress = None;
+                holding.finished = None;
+                self.verdicts.insert(shard.clone(), Verdict::Unknown);
+            }
+            _ => {}
+        }
+        if let Write::Give { .. } = write {
+            // Nobody waits for it for ever: it expires.
+            entry.holding = None;
+            self.lost.insert(write.shard().clone());
+        }
+    }
+
+    fn give_up_finishing(&mut self, child: &ShardId) {
+        for (shard, entry) in &mut self.entries {
+            let Some(holding) = &mut entry.holding else { continue };
+            let children = holding.finished.as_deref().unwrap_or_default();
+            if children.iter().any(|known| known.id == *child) {
+                holding.finished = None;
+                self.verdicts.insert(shard.clone(), Verdict::Unknown);
+            }
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        let failover = self.settings.failover;
+        for (shard, entry) in &mut self.entries {
+            let Some(holding) = &entry.holding else { continue };
+            if now >= holding.confirmed + failover {
+                if holding.progress.is_some() || holding.finished.is_some() {
+                    self.verdicts.insert(shard.clone(), Verdict::Lost);
+                }
+                entry.holding = None;
+                self.lost.insert(shard.clone());
+            }
+        }
+    }
+
+    fn expiry(&self, holding: &Holding) -> Instant {
+        holding.confirmed + self.settings.failover
+    }
+
+    fn held(&mut self, shard: &ShardId) -> Option<(&Lease, &mut Holding)> {
+        let entry = self.entries.get_mut(shard)?;
+        Some((&entry.lease, entry.holding.as_mut()?))
+    }
+
+    fn set_busy(&mut self, shard: &ShardId, busy: bool) {
+        if let Some(entry) = self.entries.get_mut(shard) {
+            entry.busy = busy;
+        }
+    }
+}
+
+impl Entry {
+    fn new(lease: Lease, now: Instant) -> Self {
+        let (since, heard, wanted) = (now, now, now);
+        Self { lease, since, heard, wanted, busy: false, holding: None, asked: None }
+    }
+
+    fn become_lease(&mut self, lease: Lease, now: Instant) {
+        if self.lease.counter != lease.counter || self.lease.owner != lease.owner {
+            self.since = now;
+        }
+        if self.lease.wanted_by != lease.wanted_by {
+            self.wanted = now;
+        }
+        self.heard = now;
+        self.lease = lease;
+    }
+}
+
+impl Holding {
+    fn new(confirmed: Instant, renew: Instant) -> Self {
+        Self {
+            confirmed,
+            renew,
+            progress: None,
+            finished: None,
+            leaving: None,
+            stopped: false,
+            decline: false,
+        }
+    }
+}
