@@ -141,13 +141,17 @@ fn item(lease: &Lease) -> Value {
         "checkpointSubSequenceNumber": number(sub_sequence),
         "ownerSwitchesSinceCheckpoint": number(lease.switches),
     });
+    let mut also = Vec::new();
     if let Some((first, last)) = &lease.hash_keys {
-        item["startingHashKey"] = json!({ "S": first });
-        item["endingHashKey"] = json!({ "S": last });
+        also.push(("startingHashKey", json!({ "S": first })));
+        also.push(("endingHashKey", json!({ "S": last })));
     }
     // An empty set is no value of the table.
     if !lease.parents.is_empty() {
-        item["parentShardId"] = names(&lease.parents);
+        also.push(("parentShardId", names(&lease.parents)));
+    }
+    if let Some(members) = item.as_object_mut() {
+        members.extend(also.into_iter().map(|(name, value)| (name.to_owned(), value)));
     }
     item
 }

@@ -71,9 +71,8 @@ impl Checkpoint {
             (_, Self::ShardEnd) | (Self::TrimHorizon | Self::Latest | Self::AtTimestamp, _) => {
                 false
             }
-            (Self::ShardEnd, _) => true,
             (Self::At(this), Self::At(other)) => this.is_beyond(other),
-            (Self::At(_), _) => true,
+            (Self::ShardEnd | Self::At(_), _) => true,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::{Entry, Worker};
-use crate::consume::leases::lease::{Lease, WorkerId, Write};
+use crate::consume::leases::lease::{WorkerId, Write};
 use crate::position::ShardId;
 
 /// How many shards a worker has, counting what is on its way to it.

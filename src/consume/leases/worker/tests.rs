@@ -21,7 +21,7 @@ pub(in crate::consume::leases) struct Table(
 impl Table {
     pub(in crate::consume::leases) fn apply(&mut self, write: &Write, me: &WorkerId) -> Outcome {
         let before = self.0.get(write.shard()).cloned();
-        let Some(lease) = self.changed(write, me, before.clone()) else {
+        let Some(lease) = Self::changed(write, me, before.clone()) else {
             return Outcome::Refused(before);
         };
         if let Some(before) = &before {
@@ -35,7 +35,7 @@ impl Table {
         Outcome::Done(Some(lease))
     }
 
-    fn changed(&self, write: &Write, me: &WorkerId, before: Option<Lease>) -> Option<Lease> {
+    fn changed(write: &Write, me: &WorkerId, before: Option<Lease>) -> Option<Lease> {
         if let Write::Create(lease) = write {
             return before.is_none().then(|| lease.clone());
         }
@@ -176,7 +176,8 @@ impl World {
     fn split(&mut self) {
         let open: Vec<ShardId> = self.open();
         let parent = open[self.rng.usize(..open.len())].clone();
-        let children: Vec<ShardId> = (0..2).map(|_| self.add_shard(&[parent.clone()])).collect();
+        let children: Vec<ShardId> =
+            (0..2).map(|_| self.add_shard(std::slice::from_ref(&parent))).collect();
         self.close(parent, children);
     }
 
