@@ -21,7 +21,7 @@
 //! | deleted while stopped, another file there | [`a_file_deleted_while_stopped_is_counted_and_the_next_read`] |
 //! | compressed while stopped | [`compressed_while_stopped_is_counted_and_not_read_as_text`] |
 //! | all files deleted, made again later | [`all_files_deleted_and_made_again`] |
-//! | deleted and made again, same inode | `identity`, `tests/rotation-system` |
+//! | deleted and made again, same inode | `identity` |
 //! | deleted unread; came and went between two looks | `rename`, [`files_that_came_and_went_are_counted`] |
 //! | equal first lines; equal first KiB | `identity`, [`files_that_are_equal_for_a_kibibyte_are_each_read`] |
 //! | short and empty files; partial last line at end, stop, rotation | `identity` |
