@@ -15,7 +15,7 @@ use std::time::Duration;
 
 pub use replay::{Measured, replay};
 
-use crate::config::{Format, Merge, Produce};
+use crate::config::{Compression, Format, Merge, Produce, defaults};
 
 /// One way to merge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +35,7 @@ pub const CONFIGURED: &str = "as configured";
 pub fn ways(flow: &Produce, configured: bool) -> Vec<Way> {
     let own = &flow.merge;
     let full = Merge { max_age: own.max_age, ..Merge::default() };
+    let compressed = |by| Merge { compression: Some(by), ..full.clone() };
     let delimited = match &own.format {
         Format::Lines { .. } => own.format.clone(),
         _ => Format::default(),
@@ -46,6 +47,8 @@ pub fn ways(flow: &Produce, configured: bool) -> Vec<Way> {
             merge: Merge { format: delimited, max_lines: Some(10), ..full.clone() },
         },
         Way { name: "25 KB", merge: full.clone() },
+        Way { name: "25 KB + gzip", merge: compressed(Compression::Gzip(defaults::GZIP_LEVEL)) },
+        Way { name: "25 KB + zstd", merge: compressed(Compression::Zstd(defaults::ZSTD_LEVEL)) },
         Way { name: "25 KB, kpl", merge: Merge { format: Format::Kpl, ..full } },
     ];
     if configured {

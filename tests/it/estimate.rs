@@ -29,6 +29,10 @@ produce:
     (endpoint, home)
 }
 
+/// The ways that files are merged in.
+const WAYS: [&str; 6] =
+    ["a line a record", "10 lines", "25 KB", "25 KB + gzip", "25 KB + zstd", "25 KB, kpl"];
+
 /// Returns what a way costs a month in PUT payload units, provisioned.
 fn put(report: &Value, way: &str) -> f64 {
     let ways = report["ways"].as_array().unwrap();
@@ -52,9 +56,18 @@ fn files_are_estimated_at_the_rate_given() {
     for words in ["files: 1 file, 5.8 MiB, 30,000 lines\n", "(given)", "us-east-1", "█"] {
         assert!(page.contains(words), "{words} in {page}");
     }
+    // In the table, and again in the chart.
+    for way in WAYS {
+        assert_eq!(page.matches(&format!("\n  {way}  ")).count(), 2, "{way} in {page}");
+    }
     let reports: Value = serde_json::from_str(&run(&["--json"])).unwrap();
     assert!((put(&reports[0], "a line a record") - 1_088.64).abs() < 0.01, "{reports}");
     assert!(put(&reports[0], "25 KB") < 1_088.64 / 115.0, "{reports}");
+    let ways = reports[0]["ways"].as_array().unwrap().iter();
+    assert_eq!(ways.map(|way| way["way"].as_str().unwrap()).collect::<Vec<_>>(), WAYS);
+    for way in ["25 KB + gzip", "25 KB + zstd"] {
+        assert!(put(&reports[0], way) < put(&reports[0], "25 KB") / 2.0, "{reports}");
+    }
     let reports = run(&["--json", "--price", "payload_units=0.14", "--sample", "1 MB"]);
     let reports: Value = serde_json::from_str(&reports).unwrap();
     assert!((put(&reports[0], "a line a record") - 10_886.4).abs() < 0.1, "{reports}");
