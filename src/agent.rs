@@ -15,6 +15,7 @@ use crate::config::{Config, Consume, Produce};
 use crate::consume::coordinate::Local;
 use crate::consume::{self, StartError};
 use crate::control::StatusSource;
+use crate::cost::Prices;
 use crate::produce::{Flow, Shared, Start};
 use crate::status::Status;
 use crate::stream::kinesis::Kinesis;
@@ -91,6 +92,7 @@ pub struct Agent {
 pub struct Handle {
     state_dir: PathBuf,
     started: Instant,
+    prices: Prices,
     flows: Vec<Arc<Shared>>,
     consumers: Vec<Arc<consume::status::Shared>>,
 }
@@ -163,6 +165,7 @@ impl Agent {
         let handle = Handle {
             state_dir: config.state_dir,
             started: Instant::now(),
+            prices: config.prices,
             flows: flows.iter().map(Flow::shared).collect(),
             consumers: consumers.iter().map(consume::Flow::shared).collect(),
         };
@@ -241,7 +244,8 @@ impl StatusSource for Handle {
             state_dir: self.state_dir.display().to_string(),
             checkpoint_error: committed.iter().find_map(|one| one.error.clone()),
             checkpoint_age_seconds: oldest.map(|at| at.elapsed().as_secs_f64()),
-            flows: self.flows.iter().map(|flow| flow.status()).collect(),
+            prices: self.prices.as_of.clone(),
+            flows: self.flows.iter().map(|flow| flow.status(&self.prices)).collect(),
             consumers: self.consumers.iter().map(|flow| flow.status()).collect(),
         }
     }

@@ -12,6 +12,7 @@ mod exit;
 mod figures;
 #[cfg(feature = "demo")]
 mod local;
+mod prices;
 mod run;
 mod screen;
 mod status;
@@ -111,7 +112,7 @@ enum Command {
     /// Show the whole road on this machine: no AWS account, no network, under 20 seconds
     #[cfg(feature = "demo")]
     #[command(long_about = demo::ABOUT, after_long_help = demo::EXIT_CODES)]
-    Demo,
+    Demo(demo::Arguments),
 
     /// Run an embedded Kinesis-compatible endpoint, for development
     #[cfg(feature = "demo")]
@@ -159,7 +160,7 @@ fn start(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Status(arguments) => status::run(&arguments),
         Command::Estimate(arguments) => estimate::run(&arguments),
         #[cfg(feature = "demo")]
-        Command::Demo => demo::run(),
+        Command::Demo(arguments) => demo::run(&arguments),
         #[cfg(feature = "demo")]
         Command::Local(arguments) => local::run(&arguments),
         Command::Completions { shell } => print(&completions(shell)),

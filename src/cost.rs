@@ -80,14 +80,14 @@ impl Usage {
     /// Returns what a provisioned stream charges for taking the records (shard hours excluded).
     #[must_use]
     pub fn provisioned_dollars(&self, prices: &Prices) -> f64 {
-        approximate(self.payload_units) / 1e6 * prices.payload_units
+        prices.of_payload_units(self.payload_units)
     }
 
     /// Returns what an on-demand standard stream charges for taking the records (stream hours
     /// excluded).
     #[must_use]
     pub fn on_demand_dollars(&self, prices: &Prices) -> f64 {
-        gigabytes(self.on_demand_bytes) * prices.on_demand_ingest
+        prices.of_on_demand_bytes(self.on_demand_bytes)
     }
 
     /// Returns the fewest `PutRecords` calls that can carry the records.

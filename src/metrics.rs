@@ -70,6 +70,33 @@ const COUNTERS: &[(&str, &str, Read<u64>)] = &[
     ("payload_units_unmerged", "What the same lines would have cost one a record", |flow| {
         flow.sent.payload_units_unmerged
     }),
+    ("on_demand_bytes", "Bytes billed on demand for the records accepted", |flow| {
+        flow.sent.on_demand_bytes
+    }),
+    ("on_demand_bytes_unmerged", "Bytes billed on demand of the same lines one a record", |flow| {
+        flow.sent.on_demand_bytes_unmerged
+    }),
+    ("calls_unmerged", "The fewest calls for the same lines one a record", |flow| {
+        flow.sent.calls_unmerged
+    }),
+];
+
+/// As [`COUNTERS`]: what was sent, in dollars at the configured prices.
+const DOLLARS: &[(&str, &str, Read<f64>)] = &[
+    (
+        "provisioned_dollars",
+        "Dollars for the payload units, if the stream is provisioned",
+        |flow| flow.cost.provisioned_dollars,
+    ),
+    ("provisioned_dollars_unmerged", "The same for the same lines one a record", |flow| {
+        flow.cost.provisioned_dollars_unmerged
+    }),
+    ("on_demand_dollars", "Dollars for ingest, if the stream is on demand", |flow| {
+        flow.cost.on_demand_dollars
+    }),
+    ("on_demand_dollars_unmerged", "The same for the same lines one a record", |flow| {
+        flow.cost.on_demand_dollars_unmerged
+    }),
 ];
 
 /// As [`COUNTERS`]; a `None` has no series.
@@ -112,17 +139,15 @@ impl Collector for Exposition {
         let status = &self.0;
         agent(status, &mut encoder)?;
         for &(name, help, read) in COUNTERS {
-            let series = status
-                .flows
-                .iter()
-                .map(|flow| (labels(flow).to_vec(), ConstCounter::new(read(flow))));
+            let series = by_flow(status, |flow| Some(ConstCounter::new(read(flow))));
+            family(&mut encoder, name, help, series)?;
+        }
+        for &(name, help, read) in DOLLARS {
+            let series = by_flow(status, |flow| Some(ConstCounter::new(read(flow))));
             family(&mut encoder, name, help, series)?;
         }
         for &(name, help, read) in GAUGES {
-            let series = status
-                .flows
-                .iter()
-                .filter_map(|flow| Some((labels(flow).to_vec(), ConstGauge::new(read(flow)?))));
+            let series = by_flow(status, |flow| read(flow).map(ConstGauge::new));
             family(&mut encoder, name, help, series)?;
         }
         consumers::encode(&status.consumers, &mut encoder)?;
@@ -135,6 +160,9 @@ fn agent(status: &Status, encoder: &mut DescriptorEncoder) -> fmt::Result {
     let version = vec![("version", status.version.as_str())];
     let one = ConstGauge::new(1_u64);
     family(encoder, "build_info", "The agent's version", [(version, one)].into_iter())?;
+    let prices = vec![("as_of", status.prices.as_str())];
+    let one = ConstGauge::new(1_u64);
+    family(encoder, "prices_info", "Where and when the prices hold", [(prices, one)].into_iter())?;
     let failing = u64::from(status.checkpoint_error.is_some());
     let gauges = [
         ("uptime_seconds", "Seconds since the start", status.uptime_seconds.map(approximate)),
@@ -156,6 +184,13 @@ type Label<'a> = (&'static str, &'a str);
 
 fn labels(flow: &FlowStatus) -> [Label<'_>; 2] {
     [("flow", &flow.name), ("stream", &flow.stream)]
+}
+
+fn by_flow<M>(
+    status: &Status,
+    read: impl Fn(&FlowStatus) -> Option<M>,
+) -> impl Iterator<Item = (Vec<Label<'_>>, M)> {
+    status.flows.iter().filter_map(move |flow| Some((labels(flow).to_vec(), read(flow)?)))
 }
 
 /// The generations of one path are one series: labels must not repeat.
@@ -197,7 +232,7 @@ fn family<'a, M: EncodeMetric>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{FileStatus, Sent, Totals};
+    use crate::status::{Cost, FileStatus, Sent, Totals};
 
     pub(super) fn example() -> Status {
         let file = |path: &str, lost| FileStatus {
@@ -211,12 +246,14 @@ mod tests {
             version: "1.2.3".to_owned(),
             uptime_seconds: Some(60),
             checkpoint_age_seconds: Some(0.5),
+            prices: "here, today".to_owned(),
             flows: vec![FlowStatus {
                 name: "access".to_owned(),
                 stream: "web".to_owned(),
                 files: vec![file("/a \"b\".log", 3), file("/c.log", 0), file("/a \"b\".log", 2)],
                 totals: Totals { read_bytes: 1000, ..Totals::default() },
                 sent: Sent { calls: 4, fill: 0.75, ..Sent::default() },
+                cost: Cost { on_demand_dollars: 0.5, ..Cost::default() },
                 ..FlowStatus::default()
             }],
             ..Status::default()
@@ -234,6 +271,12 @@ mod tests {
         assert_eq!(read, r#"kinetail_read_bytes_total{flow="access",stream="web"} 1000"#);
         let fill = line(&text, "kinetail_fill_ratio");
         assert_eq!(fill, r#"kinetail_fill_ratio{flow="access",stream="web"} 0.75"#);
+        let dollars = line(&text, "kinetail_on_demand_dollars_total");
+        assert_eq!(dollars, r#"kinetail_on_demand_dollars_total{flow="access",stream="web"} 0.5"#);
+        assert_eq!(
+            line(&text, "kinetail_prices_info"),
+            r#"kinetail_prices_info{as_of="here, today"} 1"#
+        );
         assert!(line(&text, "kinetail_lag_bytes{").ends_with(" 21.0"));
         assert_eq!(line(&text, "kinetail_build_info"), r#"kinetail_build_info{version="1.2.3"} 1"#);
         assert_eq!(line(&text, "kinetail_uptime_seconds"), "kinetail_uptime_seconds 60.0");

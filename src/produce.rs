@@ -41,6 +41,7 @@ use self::tail::wake::Wake;
 use self::tail::{FileEvent, TailStatus};
 use crate::checkpoint::{Commit, FileRow, KeyAllocator, Writer};
 use crate::config::Produce;
+use crate::cost::Prices;
 use crate::position::Run;
 use crate::record::Record;
 use crate::status::FlowStatus;
@@ -263,10 +264,11 @@ impl Shared {
         }
     }
 
-    /// Returns what the flow says of itself.
+    /// Returns what the flow says of itself, its costs at `prices`.
     #[must_use]
-    pub fn status(&self) -> FlowStatus {
+    pub fn status(&self, prices: &Prices) -> FlowStatus {
         let snapshot = self.sent.borrow().clone();
+        let sent = snapshot.sent(Instant::now());
         let ledger = self.ledger();
         let mut problems: Vec<String> = snapshot.problem.iter().cloned().collect();
         problems.extend(self.tail.problems());
@@ -278,7 +280,8 @@ impl Shared {
             problems,
             files: ledger.files(),
             totals: ledger.totals(),
-            sent: snapshot.sent(Instant::now()),
+            cost: sent.cost(prices),
+            sent,
         }
     }
 

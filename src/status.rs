@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cost::Prices;
+
 /// The whole answer.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 pub struct Status {
@@ -22,6 +24,9 @@ pub struct Status {
     pub checkpoint_error: Option<String>,
     /// Seconds since the last commit that went through.
     pub checkpoint_age_seconds: Option<f64>,
+    /// Where and when the prices hold that what was sent is reckoned by; empty where none runs.
+    #[serde(default)]
+    pub prices: String,
     /// The flows, in the order of the configuration.
     pub flows: Vec<FlowStatus>,
     /// The consuming flows, in the order of the configuration.
@@ -65,6 +70,9 @@ pub struct FlowStatus {
     pub missed_files: u64,
     /// What was sent.
     pub sent: Sent,
+    /// What that costs.
+    #[serde(default)]
+    pub cost: Cost,
 }
 
 /// One file generation.
@@ -138,6 +146,16 @@ pub struct Sent {
     pub payload_units: u64,
     /// The same lines sent one a record would have cost this many units.
     pub payload_units_unmerged: u64,
+    /// Bytes that an on-demand stream bills for the accepted records (each rounded up to 1,024).
+    #[serde(default)]
+    pub on_demand_bytes: u64,
+    /// The same lines sent one a record would have been billed as this many bytes. Lines of one record
+    /// are taken to be of equal length.
+    #[serde(default)]
+    pub on_demand_bytes_unmerged: u64,
+    /// The fewest calls that could have carried the same lines one a record.
+    #[serde(default)]
+    pub calls_unmerged: u64,
     /// How full the payload units are that the accepted records cost, 0 to 1.
     pub fill: f64,
     /// Calls in flight now.
@@ -148,6 +166,33 @@ pub struct Sent {
     pub last_error: Option<String>,
     /// Seconds since the last record was accepted.
     pub last_accepted_seconds: Option<f64>,
+}
+
+impl Sent {
+    /// Returns what this costs.
+    #[must_use]
+    pub fn cost(&self, prices: &Prices) -> Cost {
+        Cost {
+            provisioned_dollars: prices.of_payload_units(self.payload_units),
+            provisioned_dollars_unmerged: prices.of_payload_units(self.payload_units_unmerged),
+            on_demand_dollars: prices.of_on_demand_bytes(self.on_demand_bytes),
+            on_demand_dollars_unmerged: prices.of_on_demand_bytes(self.on_demand_bytes_unmerged),
+        }
+    }
+}
+
+/// What was sent to a stream costs, this run of the agent, in dollars: by what is written alone, without
+/// the hours of shards or streams. Which of the two it is depends on the stream's mode.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct Cost {
+    /// PUT payload units of a provisioned stream.
+    pub provisioned_dollars: f64,
+    /// The same lines sent one a record would have cost this.
+    pub provisioned_dollars_unmerged: f64,
+    /// Ingest of a stream on demand.
+    pub on_demand_dollars: f64,
+    /// The same lines sent one a record would have cost this.
+    pub on_demand_dollars_unmerged: f64,
 }
 
 /// One consuming flow.

@@ -14,21 +14,24 @@ mod stage;
 mod traffic;
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
+use clap::Args;
 
 use self::page::{Live, Outcome};
 use self::proof::Proof;
 use self::stage::Stage;
 use self::traffic::Written;
 use super::exit::{Exit, ExitWith, Failure};
-use super::print;
+use super::prices::PriceArguments;
 use super::screen::Style;
+use super::{load, print};
 use crate::config;
+use crate::cost::Prices;
 use crate::shutdown::Shutdown;
 use crate::status::Status;
 use crate::stream::kinesis::Kinesis;
@@ -37,7 +40,8 @@ pub(super) const ABOUT: &str = "\
 Show on this machine, in under 20 seconds, what kinetail does: an embedded Kinesis-compatible
 endpoint, six access logs that are written live and rotated in the middle, and `kinetail run`
 following them. Then the stream is read back, split into lines and compared byte for byte with what
-was written; and it is shown what the records cost, merged and not.
+was written; and it is shown what the records cost, merged and not, at the prices of us-east-1 or those
+that --config or --price give.
 
 Needs no AWS account and no network, reads no credentials, and leaves nothing behind.";
 
@@ -60,12 +64,27 @@ const LOOK: Duration = Duration::from_millis(100);
 /// The same logs on every run.
 const SEED: u64 = 0x6b69_6e65;
 
-pub(super) fn run() -> Result<Exit, Failure> {
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// A configuration to take the prices of; nothing else of it is looked at
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    #[command(flatten)]
+    prices: PriceArguments,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     if !stage::is_apart() {
         return Err(stage::start_apart())
             .context("cannot start without the environment's credentials")
             .exit_with(Exit::Io);
     }
+    let prices = match &arguments.config {
+        Some(path) => load(path)?.prices,
+        None => Prices::default(),
+    };
+    let prices = arguments.prices.of(prices);
     let shutdown = Shutdown::listen().context("cannot take over signals").exit_with(Exit::Io)?;
     let style = Style::detect();
     print(page::opening(style).as_bytes())?;
@@ -74,7 +93,7 @@ pub(super) fn run() -> Result<Exit, Failure> {
         return Err(anyhow!("interrupted")).exit_with(Exit::Retry);
     }
     let outcome = outcome.exit_with(Exit::Io)?;
-    print(outcome.closing(style).as_bytes())?;
+    print(outcome.closing(&prices, style).as_bytes())?;
     Ok(if outcome.verdict.holds() { Exit::Done } else { Exit::Bug })
 }
 

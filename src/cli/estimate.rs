@@ -15,6 +15,7 @@ use clap::Args;
 use self::page::Page;
 use self::report::{Pace, Report};
 use super::exit::{Exit, ExitWith, Failure};
+use super::prices::PriceArguments;
 use super::screen::Style;
 use super::{load, print};
 use crate::config::units::parse_size;
@@ -26,7 +27,8 @@ use crate::produce::watch::patterns::Patterns;
 
 pub(super) const ABOUT: &str = "\
 Show what log files would cost in Kinesis Data Streams: a line a record, ten lines a record, and
-merged into full payload units in several formats; with --config also as the configuration has it.
+merged into full payload units, plain, compressed and in the format kpl; with --config also as the
+configuration has it.
 
 The files' lines are merged as the agent would merge them, at the pace of a rate: so what is shown
 as records, PUT payload units and waiting is counted, not computed. Of large files a sample is taken
@@ -71,9 +73,8 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SIZE", default_value = SAMPLE, value_parser = size)]
     sample: u64,
 
-    /// A price, such as `payload_units=0.0165`; may be given for each
-    #[arg(long, value_name = "NAME=DOLLARS", value_parser = price)]
-    price: Vec<(String, f64)>,
+    #[command(flatten)]
+    prices: PriceArguments,
 
     /// Answer in JSON
     #[arg(long)]
@@ -81,13 +82,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
-    let (mut prices, flows) = flows(arguments)?;
-    for (name, dollars) in &arguments.price {
-        if let Some(price) = prices.named(name) {
-            *price = *dollars;
-            "as given".clone_into(&mut prices.as_of);
-        }
-    }
+    let (prices, flows) = flows(arguments)?;
+    let prices = arguments.prices.of(prices);
     let host = hostname::get()
         .map_or_else(|_| "localhost".to_owned(), |name| name.to_string_lossy().into_owned());
     let mut reports = Vec::new();
@@ -199,20 +195,6 @@ fn size(text: &str) -> Result<u64, String> {
     parse_size(text).map_err(|error| error.to_string())
 }
 
-fn price(text: &str) -> Result<(String, f64), String> {
-    let known = || format!("write NAME=DOLLARS; the names are {}", Prices::NAMES.join(", "));
-    let (name, dollars) = text.split_once('=').ok_or_else(known)?;
-    if !Prices::NAMES.contains(&name) {
-        return Err(known());
-    }
-    let dollars = dollars.parse::<f64>().map_err(|_| known())?;
-    if dollars.is_finite() && dollars >= 0.0 {
-        Ok((name.to_owned(), dollars))
-    } else {
-        Err("a price is 0 or more".to_owned())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,15 +205,6 @@ mod tests {
         assert_eq!(rate("2 MB"), Ok(Rate::Bytes(2_000_000.0)));
         for wrong in ["0", "-1", "inf", "NaN", "many", "0 MB"] {
             assert!(rate(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_price_has_a_known_name() {
-        assert_eq!(price("shard_hour=0.018"), Ok(("shard_hour".to_owned(), 0.018)));
-        assert!(price("shards=1").unwrap_err().contains("payload_units"));
-        for wrong in ["shard_hour", "shard_hour=", "shard_hour=-1", "shard_hour=inf"] {
-            assert!(price(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -68,9 +68,13 @@ pub(crate) fn percent(share: f64) -> String {
     format!("{:.1} %", (share * 1000.0).floor() / 10.0)
 }
 
-/// Returns `$ 1,234`, `$ 12.34`, `$ 0.0042`: cents where they matter, two digits where they are all
+/// Returns `$ 1,234`, `$ 12.34`, `$ 0.0042`, `$ 0.0000034`: cents where they matter, two digits where they are all
 /// there is.
 pub(crate) fn dollars(amount: f64) -> String {
+    if (1e-9..0.000_95).contains(&amount) {
+        let first = (4_u8..9).find(|&place| amount * 10_f64.powi(i32::from(place)) >= 0.95);
+        return format!("$ {amount:.*}", usize::from(first.unwrap_or(9)).saturating_add(1));
+    }
     if amount < 0.095 {
         return format!("$ {amount:.4}");
     }
@@ -135,9 +139,21 @@ mod tests {
     #[test]
     fn dollars_have_the_digits_that_matter() {
         assert_eq!(
-            [0.000_42, 0.094, 0.1, 12.345, 999.0, 12_345.6].map(dollars),
-            ["$ 0.0004", "$ 0.0940", "$ 0.10", "$ 12.35", "$ 999.00", "$ 12,346"]
-                .map(str::to_owned)
+            [0.094, 0.1, 12.345, 999.0, 12_345.6].map(dollars),
+            ["$ 0.0940", "$ 0.10", "$ 12.35", "$ 999.00", "$ 12,346"].map(str::to_owned)
+        );
+        assert_eq!(
+            [0.0, 1e-15, 0.000_003_388, 0.000_099_6, 0.000_42, 0.000_96, 0.0042].map(dollars),
+            [
+                "$ 0.0000",
+                "$ 0.0000",
+                "$ 0.0000034",
+                "$ 0.00010",
+                "$ 0.00042",
+                "$ 0.0010",
+                "$ 0.0042"
+            ]
+            .map(str::to_owned)
         );
     }
 

@@ -4,6 +4,8 @@
 //!
 //! Source: the AWS Price List and <https://aws.amazon.com/kinesis/data-streams/pricing/>.
 
+use super::{approximate, gigabytes};
+
 /// Prices in dollars, without taxes and without what a contract takes off.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prices {
@@ -64,6 +66,18 @@ impl Prices {
             "advantage_retrieval" => &mut self.advantage_retrieval,
             _ => return None,
         })
+    }
+
+    /// Returns what a provisioned stream charges for PUT payload units.
+    #[must_use]
+    pub fn of_payload_units(&self, units: u64) -> f64 {
+        approximate(units) / 1e6 * self.payload_units
+    }
+
+    /// Returns what an on-demand standard stream charges for bytes written, each record rounded up.
+    #[must_use]
+    pub fn of_on_demand_bytes(&self, bytes: u64) -> f64 {
+        gigabytes(bytes) * self.on_demand_ingest
     }
 }
 

@@ -123,12 +123,20 @@ impl Snapshot {
     /// Returns the counters at `now`.
     #[must_use]
     pub fn sent(&self, now: Instant) -> Sent {
-        let billed = self.tally.sent.payload_units.saturating_mul(PAYLOAD_UNIT_BYTES);
-        let since = self.tally.last_accepted.map(|at| now.saturating_duration_since(at));
+        let Tally { sent, accepted, unmerged, last_accepted } = &self.tally;
+        let billed = accepted.payload_units.saturating_mul(PAYLOAD_UNIT_BYTES);
+        let since = last_accepted.map(|at| now.saturating_duration_since(at));
         Sent {
-            fill: approximate(self.tally.sent.bytes) / approximate(billed.max(1)),
+            records: accepted.records,
+            bytes: accepted.bytes,
+            payload_units: accepted.payload_units,
+            on_demand_bytes: accepted.on_demand_bytes,
+            calls_unmerged: unmerged.fewest_calls(),
+            payload_units_unmerged: unmerged.payload_units,
+            on_demand_bytes_unmerged: unmerged.on_demand_bytes,
+            fill: approximate(accepted.bytes) / approximate(billed.max(1)),
             last_accepted_seconds: since.as_ref().map(Duration::as_secs_f64),
-            ..self.tally.sent.clone()
+            ..sent.clone()
         }
     }
 }

@@ -275,6 +275,45 @@ fn the_books_balance_at_every_moment() {
     assert_eq!(stopped["running"], false, "a stopped agent is read from its state directory");
 }
 
+/// What was sent, and what its lines would have been unmerged, costs what the configuration says: in
+/// `status`, on its page and in `/metrics`.
+#[test]
+fn what_was_sent_costs_what_the_prices_say() {
+    let top = "metrics: { listen: '127.0.0.1:0' }\ncheckpoint_interval: 50 ms\n\
+               prices: { payload_units: 2000000, on_demand_ingest: 1048576, as_of: 'here, today' }\n";
+    let scene = Scene::new(92, &Settings { top, ..Settings::default() }, Script::healthy());
+    drop(scene.write(0, 500));
+    let agent = scene.home.start();
+    let address = metrics_address(&agent);
+    drop(scene.arrived());
+    let unmerged = "/flows/0/sent/payload_units_unmerged";
+    let status = scene.status("all lines are counted", |status| number(status, unmerged) == 500);
+    assert_eq!(status["prices"], "here, today");
+    // Two dollars a unit, and one a KiB.
+    let (unit, byte) = (2.0, 1.0 / 1024.0);
+    let costs = [
+        ("provisioned_dollars", "payload_units", unit),
+        ("provisioned_dollars_unmerged", "payload_units_unmerged", unit),
+        ("on_demand_dollars", "on_demand_bytes", byte),
+        ("on_demand_dollars_unmerged", "on_demand_bytes_unmerged", byte),
+    ];
+    let metrics = http(address, "GET /metrics", "", "");
+    for (name, counted, price) in costs {
+        let counted = status["flows"][0]["sent"][counted].as_f64().unwrap();
+        let told = status["flows"][0]["cost"][name].as_f64().unwrap();
+        assert!(told > 0.0 && (told - counted * price).abs() < 1e-6, "{name}: {status:#}");
+        let line = format!("kinetail_{name}_total{{flow=\"web\",stream=\"web\"}} {told:?}\n");
+        assert!(metrics.contains(&line), "{line} in {metrics}");
+    }
+    assert_eq!(number(&status, "/flows/0/sent/calls_unmerged"), 1);
+    assert!(metrics.contains("kinetail_prices_info{as_of=\"here, today\"} 1\n"), "{metrics}");
+    let config = scene.home.config();
+    let page = scene.home.run(&["status", "--config", config.to_str().unwrap()], DEADLINE).stdout;
+    assert!(page.contains("$ 1,000 if every line were a record"), "{page}");
+    assert!(page.contains("prices: here, today"), "{page}");
+    stop(agent);
+}
+
 /// `/metrics` says what `status` says, and `/health` what is wrong.
 #[test]
 fn metrics_and_health_are_served() {

@@ -129,27 +129,27 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    /// Returns the last screen.
-    pub(super) fn closing(&self, style: Style) -> String {
+    /// Returns the last screen, with what it costs at `prices`.
+    pub(super) fn closing(&self, prices: &Prices, style: Style) -> String {
         let verdict = self.comparison(style);
         if !self.verdict.holds() {
             return verdict;
         }
         let saving = saving(&self.unmerged, &self.merged);
-        let Prices { as_of, .. } = Prices::default();
         format!(
             "{verdict}\n{}\n{}\n{}\n\n{}\n",
-            self.bill(),
+            self.bill(prices),
             style.bold("  PUT payload units"),
             self.chart(),
             style.dim(&format!(
                 "  Merged, a provisioned stream charges 1/{:.0} for its PUTs, and an on-demand \
                  one 1/{:.1}\n  for ingest. A month: {MONTH_DAYS} days at the demo's {} lines/s. \
-                 Prices: {as_of},\n  PUT units or ingest alone, without shard and stream \
+                 Prices: {},\n  PUT units or ingest alone, without shard and stream \
                  hours. It took {}.",
                 saving.provisioned,
                 saving.on_demand,
                 count(rate(self.unmerged.records, self.wrote)),
+                prices.as_of,
                 duration(self.took),
             )),
         )
@@ -174,9 +174,8 @@ impl Outcome {
         out
     }
 
-    fn bill(&self) -> Table {
+    fn bill(&self, prices: &Prices) -> Table {
         let (one, all) = (&self.unmerged, &self.merged);
-        let prices = Prices::default();
         let month = |amount: f64| dollars(amount * self.times_a_month());
         let right = |heading| (heading, Align::Right);
         let headings = [("", Align::Left), right("a line a record"), right("merged")];
@@ -192,13 +191,13 @@ impl Outcome {
         row("on-demand bytes billed", bytes(one.on_demand_bytes), bytes(all.on_demand_bytes));
         row(
             "a month, provisioned",
-            month(one.provisioned_dollars(&prices)),
-            month(all.provisioned_dollars(&prices)),
+            month(one.provisioned_dollars(prices)),
+            month(all.provisioned_dollars(prices)),
         );
         row(
             "a month, on demand",
-            month(one.on_demand_dollars(&prices)),
-            month(all.on_demand_dollars(&prices)),
+            month(one.on_demand_dollars(prices)),
+            month(all.on_demand_dollars(prices)),
         );
         table
     }
@@ -241,7 +240,7 @@ mod tests {
     #[test]
     fn the_closing_screen_shows_the_proof_and_the_bill() {
         let verdict = Verdict { written: 11_490_000, equal: 11_490_000, differences: Vec::new() };
-        insta::assert_snapshot!(outcome(verdict).closing(Style::plain()), @r#"
+        insta::assert_snapshot!(outcome(verdict).closing(&Prices::default(), Style::plain()), @r#"
         ✔ every byte arrived: 11,490,000 of 11,490,000, in order, each once
 
                                 a line a record    merged
@@ -267,7 +266,7 @@ mod tests {
     fn what_differs_is_told_instead_of_the_bill() {
         let lost = Difference::Log { name: "web-1/access.log".to_owned(), at: 200 };
         let verdict = Verdict { written: 1_000, equal: 200, differences: vec![lost] };
-        insta::assert_snapshot!(outcome(verdict).closing(Style::plain()), @r#"
+        insta::assert_snapshot!(outcome(verdict).closing(&Prices::default(), Style::plain()), @r#"
         ✘ 200 of 1,000 bytes arrived in their place
           web-1/access.log does not go on after byte 200
         "#);

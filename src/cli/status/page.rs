@@ -6,10 +6,10 @@
 use std::fmt;
 
 use super::consumer;
-use crate::cli::figures::{bytes, count, many, percent, seconds};
+use crate::cli::figures::{bytes, count, dollars, many, percent, seconds};
 use crate::cli::screen::Style;
 use crate::cli::table::{Align, Table};
-use crate::status::{FileStatus, FlowStatus, Status};
+use crate::status::{Cost, FileStatus, FlowStatus, Status};
 
 /// A status on its way to a person.
 #[derive(Debug)]
@@ -47,7 +47,8 @@ impl<'a> Page<'a> {
         if flow.watching == "polling" {
             title += &self.style.dim(" (polling)");
         }
-        let sent = if self.status.running { sent(flow) } else { String::new() };
+        let sent =
+            if self.status.running { sent(flow, &self.status.prices) } else { String::new() };
         let nothing = if flow.files.is_empty() { "  no files\n" } else { "" };
         format!("\n{title}\n{nothing}{}{sent}", files(&flow.files))
     }
@@ -108,7 +109,7 @@ fn files(files: &[FileStatus]) -> String {
     table.to_string()
 }
 
-fn sent(flow: &FlowStatus) -> String {
+fn sent(flow: &FlowStatus, prices: &str) -> String {
     let sent = &flow.sent;
     let mut table = Table::new(2, &[("", Align::Left), ("", Align::Left)]);
     table.row([
@@ -129,6 +130,12 @@ fn sent(flow: &FlowStatus) -> String {
             count(sent.payload_units_unmerged)
         ),
     ]);
+    // An older agent may answer, which says nothing of prices.
+    if !prices.is_empty() {
+        let [provisioned, on_demand] = cost(&flow.cost);
+        table.row(["cost".to_owned(), provisioned]);
+        table.row([String::new(), format!("{on_demand}; prices: {prices}")]);
+    }
     table.row([
         "refused".to_owned(),
         format!(
@@ -151,9 +158,26 @@ fn sent(flow: &FlowStatus) -> String {
     format!("\n{table}")
 }
 
+/// Returns what was sent costs, by how the stream may be billed.
+fn cost(cost: &Cost) -> [String; 2] {
+    let words = |what: &str, merged: f64, unmerged: f64| {
+        let (merged, unmerged) = (dollars(merged), dollars(unmerged));
+        format!("{merged} {what}, {unmerged} if every line were a record")
+    };
+    [
+        words(
+            "for PUTs of a provisioned stream",
+            cost.provisioned_dollars,
+            cost.provisioned_dollars_unmerged,
+        ),
+        words("for ingest on demand", cost.on_demand_dollars, cost.on_demand_dollars_unmerged),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cost::Prices;
     use crate::status::{Sent, Totals};
 
     fn file(path: &str, offset: u64, size: u64) -> FileStatus {
@@ -171,6 +195,7 @@ mod tests {
     }
 
     fn status() -> Status {
+        let prices = Prices::default();
         let sent = Sent {
             calls: 25,
             records: 242,
@@ -178,6 +203,8 @@ mod tests {
             records_throttled: 3,
             payload_units: 242,
             payload_units_unmerged: 30_000,
+            on_demand_bytes: 6_194_176,
+            on_demand_bytes_unmerged: 30_720_000,
             fill: 0.9931,
             in_flight: 1,
             window: 4,
@@ -192,6 +219,7 @@ mod tests {
             uptime_seconds: Some(8_000),
             state_dir: "/var/lib/kinetail".to_owned(),
             checkpoint_age_seconds: Some(0.4),
+            prices: prices.as_of.clone(),
             flows: vec![FlowStatus {
                 name: "access".to_owned(),
                 stream: "web-access".to_owned(),
@@ -201,6 +229,7 @@ mod tests {
                     file("/var/log/nginx/access.log.1", 200, 200),
                 ],
                 totals: Totals::default(),
+                cost: sent.cost(&prices),
                 sent,
                 ..FlowStatus::default()
             }],
@@ -221,6 +250,8 @@ mod tests {
 
           sent        242 records in 25 calls, 5.7 MiB, 99.3 % full
           units       242 payload units, 30,000 if every line were a record
+          cost        $ 0.0000034 for PUTs of a provisioned stream, $ 0.00042 if every line were a record
+                      $ 0.00046 for ingest on demand, $ 0.0023 if every line were a record; prices: us-east-1, November 2026
           refused     3 records throttled, 0 failed, 0 dead-lettered; 0 calls failed
           now         1 of 4 calls in flight, last record accepted 0.2 s ago
           last error  Rate exceeded for shard shardId-000000000001

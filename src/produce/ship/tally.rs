@@ -1,19 +1,23 @@
 //! What was sent, counted.
 //!
-//! Invariant: counters only grow; `records` and `bytes` count what was accepted, once.
+//! Invariant: counters only grow; what was accepted is counted once.
 
 use std::time::Instant;
 
 use super::parcel::Parcel;
-use crate::cost::payload_units;
+use crate::cost::Usage;
 use crate::record::Record;
 use crate::status::Sent;
 
 /// The counters of a flow.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
-    /// The counters; what depends on the moment is filled in by [`super::Snapshot::sent`].
+    /// The counters, but for what [`super::Snapshot::sent`] fills in.
     pub(super) sent: Sent,
+    /// What was accepted.
+    pub(super) accepted: Usage,
+    /// The same lines one a record.
+    pub(super) unmerged: Usage,
     /// When a record was last accepted.
     pub(super) last_accepted: Option<Instant>,
 }
@@ -21,15 +25,12 @@ pub(super) struct Tally {
 impl Tally {
     /// A parcel was accepted: it is one record of the stream.
     pub(super) fn on_accepted(&mut self, now: Instant, parcel: &Parcel) {
-        let size = parcel.size() as u64;
         self.last_accepted = Some(now);
-        self.sent.records = self.sent.records.saturating_add(1);
-        self.sent.bytes = self.sent.bytes.saturating_add(size);
-        let units = payload_units(size);
-        self.sent.payload_units = self.sent.payload_units.saturating_add(units);
-        let unmerged: u64 = parcel.records().map(units_unmerged).sum();
-        self.sent.payload_units_unmerged =
-            self.sent.payload_units_unmerged.saturating_add(unmerged);
+        self.accepted.add(1, parcel.size() as u64);
+        for record in parcel.records() {
+            let (lines, size) = unmerged(record);
+            self.unmerged.add(lines, size);
+        }
     }
 
     /// A call failed as a whole.
@@ -46,11 +47,35 @@ impl Tally {
     }
 }
 
-/// Returns the units of the record's lines, each sent alone under the same key; lines of one record
-/// are taken to be of equal length, which is exact as long as none is longer than a unit.
-fn units_unmerged(record: &Record) -> u64 {
+/// Returns how many lines the record holds, and how large each would be alone under the same key.
+///
+/// They are taken to be of equal length: looking for the end of each would cost what merging whole
+/// blocks saves. Payload units are exact all the same as long as no line is longer than a unit, and
+/// bytes on demand as long as none is longer than 1 KB; of longer ones they are about right.
+fn unmerged(record: &Record) -> (u64, u64) {
     let bytes: u64 = record.runs.iter().map(|run| run.span.len()).sum();
     let lines = record.lines().max(1);
-    let line = (bytes / lines).saturating_add(record.partition_key.len() as u64);
-    payload_units(line).saturating_mul(lines)
+    (lines, (bytes / lines).saturating_add(record.partition_key.len() as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::record;
+    use super::*;
+
+    #[test]
+    fn lines_are_counted_as_merged_and_as_a_record_each() {
+        let mut tally = Tally::default();
+        let now = Instant::now();
+        let mut merged = record("key", &"x".repeat(2_000));
+        for run in &mut merged.runs {
+            run.lines = 10;
+        }
+        tally.on_accepted(now, &Parcel::new(merged, now));
+        let (mut accepted, mut unmerged) = (Usage::default(), Usage::default());
+        accepted.add(1, 2_003);
+        unmerged.add(10, 203);
+        assert_eq!((tally.accepted, tally.unmerged), (accepted, unmerged));
+        assert_eq!((unmerged.payload_units, unmerged.on_demand_bytes), (10, 10_240));
+    }
 }

@@ -405,6 +405,8 @@ fn the_snapshot_counts_units_fill_and_age() {
     let sent = rig.shipper.snapshot().sent(rig.now);
     assert_eq!((sent.calls, sent.records, sent.bytes), (1, 2, 50_001));
     assert_eq!((sent.payload_units, sent.payload_units_unmerged), (3, 3));
+    assert_eq!((sent.on_demand_bytes, sent.on_demand_bytes_unmerged), (51_200, 51_200));
+    assert_eq!(sent.calls_unmerged, 1);
     assert!((sent.fill - 50_001.0 / 75_000.0).abs() < 1e-9);
     assert_eq!(sent.last_accepted_seconds, Some(1.5));
     assert_eq!((sent.window, sent.in_flight), (4, 0));
