@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
-use tracing_subscriber::filter::{EnvFilter, ParseError};
+use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// The environment variable that sets the level: a level, or directives such as
 /// `kinetail::produce=debug`.
@@ -41,15 +43,21 @@ impl Format {
 /// The part of `level` or of [`LEVEL_VARIABLE`] that is no directive.
 pub fn start(format: Format, level: Option<&str>) -> Result<(), ParseError> {
     let variable = std::env::var(LEVEL_VARIABLE).ok();
-    let filter = EnvFilter::try_new(directives(level, variable.as_deref()))?;
-    let events = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let filter: Targets = directives(level, variable.as_deref()).parse()?;
+    // The filter decides, not the level that the formatter would stop at by itself.
+    let events =
+        tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(io::stderr);
     let started = match format {
         Format::Json => {
             // The span names the flow. Of spans within spans the innermost says enough.
             let events = events.json().flatten_event(true);
-            events.with_current_span(true).with_span_list(false).try_init().is_ok()
+            let events = events.with_current_span(true).with_span_list(false).finish();
+            events.with(filter).try_init().is_ok()
         }
-        Format::Text => events.with_target(false).with_ansi(colours()).try_init().is_ok(),
+        Format::Text => {
+            let events = events.with_target(false).with_ansi(colours()).finish();
+            events.with(filter).try_init().is_ok()
+        }
     };
     if !started {
         tracing::debug!("log events already go elsewhere");
@@ -170,7 +178,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        assert!(EnvFilter::try_new(directives(Some("kinetail=loud"), None)).is_err());
+        assert!(directives(Some("kinetail=loud"), None).parse::<Targets>().is_err());
     }
 
     #[test]
