@@ -113,8 +113,8 @@ struct File {
     key: Arc<str>,
     /// The line that the last chunk broke off in.
     long: Option<Box<LongLine>>,
-    /// The group that is open.
-    group: Group,
+    /// The group that is open, and its memory for the next; nothing while no line was grouped.
+    group: Option<Box<Group>>,
 }
 
 /// Merges the lines of one flow.
@@ -124,8 +124,9 @@ pub struct Merger {
     keying: Keying,
     grouping: Option<Grouping>,
     records: Records,
-    /// Files that are followed. What is held of them in open records needs no entry here.
-    files: BTreeMap<FileKey, Box<File>>,
+    /// Files that are followed. What is held of them in open records needs no entry here. Small: ten
+    /// thousand of them may be idle.
+    files: BTreeMap<FileKey, File>,
     /// Bytes of long lines and groups.
     held: usize,
     /// The most bytes to hold in all.
@@ -202,12 +203,12 @@ impl Merger {
     }
 
     /// Returns the files that may hold a group: none where lines are not grouped, however many there are.
-    fn grouped(&self) -> impl Iterator<Item = (&FileKey, &Box<File>)> {
+    fn grouped(&self) -> impl Iterator<Item = (&FileKey, &File)> {
         self.grouping.iter().flat_map(|_| &self.files)
     }
 
     fn group_deadline(&self, file: &File) -> Option<Instant> {
-        self.grouping.as_ref().and_then(|grouping| grouping.deadline(&file.group))
+        self.grouping.as_ref().zip(file.group.as_ref()).and_then(|(all, group)| all.deadline(group))
     }
 
     fn record_deadline(&self) -> Option<Instant> {
@@ -218,8 +219,7 @@ impl Merger {
         match &event {
             FileEvent::Opened(opened) => {
                 let key = file_key(&self.host, &opened.origin);
-                let file = File { key, long: None, group: Group::default() };
-                self.files.entry(opened.key).or_insert(Box::new(file));
+                self.files.entry(opened.key).or_insert(File { key, long: None, group: None });
             }
             FileEvent::Closed { key, .. } => {
                 self.with_file(*key, out, Self::end_file);
@@ -237,7 +237,7 @@ impl Merger {
         let host = &self.host;
         self.files.entry(key).or_insert_with(|| {
             let key = file_key(host, Path::new(&key.to_string()));
-            Box::new(File { key, long: None, group: Group::default() })
+            File { key, long: None, group: None }
         });
         self.with_file(key, out, |merger, file, out| {
             merger.on_lines(file, chunk, out);
@@ -326,10 +326,11 @@ impl Merger {
             return self.push(&file.key, line, out);
         };
         let most = self.records.most(&self.keying.fallback(&file.key));
-        if !file.group.is_empty() && grouping.parts(&file.group, line, most) {
+        let open = file.group.as_ref().filter(|group| !group.is_empty());
+        if open.is_some_and(|group| grouping.parts(group, line, most)) {
             self.close_group(file, out);
         }
-        file.group.add(line);
+        file.group.get_or_insert_default().add(line);
     }
 
     fn push(&mut self, file: &Arc<str>, unit: &Unit<'_>, out: &mut Vec<Output>) {
@@ -341,10 +342,11 @@ impl Merger {
     }
 
     fn close_group(&mut self, file: &mut File, out: &mut Vec<Output>) {
-        if let Some(unit) = file.group.unit() {
+        let Some(group) = &mut file.group else { return };
+        if let Some(unit) = group.unit() {
             self.push(&file.key, &unit, out);
         }
-        file.group.clear();
+        group.clear();
     }
 
     /// Takes in a piece of a line that spans chunks.
@@ -411,7 +413,8 @@ impl Merger {
 
 impl File {
     fn held(&self) -> usize {
-        self.group.held().saturating_add(self.long.as_ref().map_or(0, |long| long.bytes().len()))
+        let group = self.group.as_ref().map_or(0, |group| group.held());
+        group.saturating_add(self.long.as_ref().map_or(0, |long| long.bytes().len()))
     }
 }
 

@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use memchr::{memchr, memrchr};
+use smallvec::SmallVec;
 
 use super::buffer::{BLOCK, Budget, PIECE};
 use super::identity::Trail;
@@ -88,7 +89,7 @@ pub struct TailedFile {
     /// By what it is known again.
     pub identity: Identity,
     /// The first bytes, at most [`PREFIX`].
-    pub prefix: Box<[u8]>,
+    prefix: SmallVec<[u8; PREFIX]>,
     /// The descriptor, unless the file has been idle.
     pub handle: Option<File>,
     /// Up to where its bytes were passed on.
@@ -141,7 +142,7 @@ impl TailedFile {
             origin: Arc::clone(&path),
             path,
             identity,
-            prefix: Box::default(),
+            prefix: SmallVec::new(),
             handle: Some(handle),
             offset: start,
             searched: start,
@@ -181,7 +182,13 @@ impl TailedFile {
     /// Remembers the first bytes, by which most files are told from each other without a read.
     pub fn set_prefix(&mut self, head: &[u8]) {
         let width = head.len().min(PREFIX);
-        self.prefix = head.get(..width).unwrap_or_default().into();
+        self.prefix = SmallVec::from_slice(head.get(..width).unwrap_or_default());
+    }
+
+    /// Returns the first bytes, as many as are remembered.
+    #[must_use]
+    pub fn prefix(&self) -> &[u8] {
+        &self.prefix
     }
 
     /// Returns true where everything read is settled.

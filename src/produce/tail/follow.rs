@@ -189,9 +189,9 @@ impl Tailer {
     /// may have been truncated already.
     fn suspect(&self, candidate: &Candidate) -> Option<FileKey> {
         let may_be = |file: &&TailedFile| {
-            let width = file.prefix.len().min(candidate.head.len());
+            let width = file.prefix().len().min(candidate.head.len());
             let known = file.identity.fingerprint;
-            if file.prefix.get(..width) != candidate.head.get(..width) {
+            if file.prefix().get(..width) != candidate.head.get(..width) {
                 false
             } else if candidate.head.len() >= usize::from(known.len) {
                 known.matches(&candidate.head)
