@@ -51,7 +51,9 @@ impl Rig {
         panic!("no call");
     }
 
+    /// Ends a call, which took long enough for the next.
     fn outcome(&mut self, id: FlightId, outcome: Outcome) {
+        self.now += SPACING;
         self.shipper.on_outcome(self.now, id, outcome, &mut self.receipts);
     }
 
@@ -96,13 +98,29 @@ fn the_first_record_goes_at_once_and_the_next_wait_for_company() {
 }
 
 #[test]
-fn half_a_call_goes_without_waiting() {
-    let mut rig = Rig::new(config::Ship { request_records: 4, ..limits() });
+fn a_whole_call_goes_without_waiting() {
+    let mut rig = Rig::new(config::Ship { request_records: 2, ..limits() });
     rig.push("a", "a1");
     rig.call();
     rig.push("b", "b1");
     assert!(rig.next().is_none());
     rig.push("c", "c1");
+    assert_eq!(rig.call().1, ["b1", "c1"]);
+}
+
+#[test]
+fn where_the_stream_answers_at_once_calls_keep_their_distance() {
+    let mut rig = Rig::new(limits());
+    rig.push("a", "a1");
+    let (id, _) = rig.call();
+    let sent = rig.now;
+    let outcome = Outcome::Answered(vec![accepted("s")]);
+    rig.shipper.on_outcome(rig.now, id, outcome, &mut rig.receipts);
+    rig.push("b", "b1");
+    assert!(rig.next().is_none());
+    assert_eq!(rig.shipper.next_wakeup(rig.now), Some(sent + SPACING));
+    rig.push("c", "c1");
+    rig.now = sent + SPACING;
     assert_eq!(rig.call().1, ["b1", "c1"]);
 }
 
@@ -364,7 +382,8 @@ fn at_the_cap_one_call_goes_out_in_that_time() {
         rig.outcome(id, unknown());
     }
     let pauses: Vec<_> = at.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert!(pauses[10..].iter().all(|pause| *pause == Duration::from_secs(10)), "{pauses:?}");
+    let cap = Duration::from_secs(10) + SPACING;
+    assert!(pauses[10..].iter().all(|pause| *pause == cap), "{pauses:?}");
 }
 
 #[test]
