@@ -6,7 +6,7 @@
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kinetail::config::{Config, Produce};
@@ -110,7 +110,7 @@ fn ship_full(rounds: u32, most: u32) {
 /// A round: one call of records of as many ordered keys, pushed, sent, and accepted.
 fn shipped(records: u32, bytes: usize, rounds: u32, most: u32) {
     let mut shipper = Shipper::new(flow("lines").ship, true, fastrand::Rng::with_seed(1));
-    let (data, now) = (Bytes::from(vec![b'x'; bytes]), Instant::now());
+    let (data, start) = (Bytes::from(vec![b'x'; bytes]), Instant::now());
     let keys: Vec<Arc<str>> = (0..records).map(|key| Arc::from(format!("{key:032x}"))).collect();
     let shard: Arc<str> = Arc::from("shardId-000000000000");
     let call = |round: u32| {
@@ -122,10 +122,12 @@ fn shipped(records: u32, bytes: usize, rounds: u32, most: u32) {
         };
         let pushed: Vec<Record> = (0..).zip(&keys).map(record).collect();
         let accepted = EntryOutcome::Accepted { shard: Arc::clone(&shard) };
-        (pushed, Outcome::Answered(vec![accepted; records as usize]))
+        // A call takes a while.
+        let now = start + Duration::from_millis(10) * round;
+        (now, pushed, Outcome::Answered(vec![accepted; records as usize]))
     };
     let mut receipts = Vec::new();
-    each(rounds, most, call, move |(pushed, outcome)| {
+    each(rounds, most, call, move |(now, pushed, outcome)| {
         for record in pushed {
             shipper.push(now, record);
         }
