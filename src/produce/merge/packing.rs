@@ -21,7 +21,7 @@ use super::fill::{Records, whole_lines};
 use super::key::Key;
 use super::open::{Open, note};
 use super::packer::{Atom, Packed, Packer, TEXT_MOST, Text};
-use super::unit::{Layout, Unit, count, cut};
+use super::unit::{Layout, Unit, count, cut_after, lines, newlines};
 use crate::config::Produce;
 use crate::position::Run;
 use crate::produce::tail::Chunk;
@@ -208,7 +208,7 @@ impl Records {
         let Some(packing) = &mut self.packing else { return };
         let tags = open.atoms.first().and_then(|atom| atom.tags.clone());
         let bytes = open.body.get(..end).unwrap_or(&open.body);
-        let (runs, rest, units) = part(&open.atoms, bytes);
+        let (runs, rest, units) = part(&open.atoms, &open.body, bytes.len());
         let data = match (data, runs.first()) {
             (Some(data), _) => data,
             (None, Some(run)) => packing.packer.first_alone(&open.key, bytes, *run, tags.as_ref()),
@@ -229,10 +229,9 @@ impl Records {
     }
 }
 
-/// Parts atoms after `bytes`, the text that is taken from their beginning. Returns the runs of that
-/// text, the atoms that are left, and how many lines (or groups) are gone.
-fn part(atoms: &[Atom], bytes: &[u8]) -> (SmallVec<[Run; 1]>, Vec<Atom>, usize) {
-    let end = bytes.len();
+/// Parts the atoms of `text` after its first `end` bytes, which are taken. Returns the runs of those, the
+/// atoms that are left, and how many lines (or groups) are gone.
+fn part(atoms: &[Atom], text: &[u8], end: usize) -> (SmallVec<[Run; 1]>, Vec<Atom>, usize) {
     let whole = atoms.partition_point(|atom| atom.end <= end);
     let (taken, rest) = atoms.split_at_checked(whole).unwrap_or((atoms, &[]));
     let (mut runs, mut rest) = (SmallVec::new(), rest.to_vec());
@@ -244,8 +243,15 @@ fn part(atoms: &[Atom], bytes: &[u8]) -> (SmallVec<[Run; 1]>, Vec<Atom>, usize) 
     let start = taken.last().map_or(0, |atom| atom.end);
     // Only slices of files are cut within an atom.
     if let Some(torn) = rest.first_mut().filter(|_| start < end) {
-        let first = bytes.get(start..).unwrap_or_default();
-        let (before, after) = cut(torn.run, first, first.len());
+        let first = text.get(start..end).unwrap_or_default();
+        let left = text.get(end..torn.end).unwrap_or_default();
+        // How many lines both have is known: the shorter part is counted, most often what is left.
+        let ended = if left.len() < first.len() {
+            torn.run.lines.saturating_sub(count(lines(left)))
+        } else {
+            count(newlines(first))
+        };
+        let (before, after) = cut_after(torn.run, first, ended);
         note(&mut runs, before);
         units = units.saturating_add(before.lines as usize);
         torn.units = torn.units.saturating_sub(before.lines as usize);

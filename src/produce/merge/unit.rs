@@ -63,10 +63,15 @@ pub(super) fn count(lines: usize) -> u32 {
 /// Cuts a run in two after the first `at` of its bytes, which are `bytes`. The first part's mark
 /// covers no more than `bytes`, which is enough to be known again.
 pub(super) fn cut(run: Run, bytes: &[u8], at: usize) -> (Run, Run) {
-    let Range { start, end } = run.span.start..run.span.end;
     let first = bytes.get(..at).unwrap_or(bytes);
+    cut_after(run, first, count(newlines(first)))
+}
+
+/// As [`cut`], after `first`, in which so many lines have ended.
+pub(super) fn cut_after(run: Run, first: &[u8], ended: u32) -> (Run, Run) {
+    let Range { start, end } = run.span.start..run.span.end;
     let middle = start.saturating_add(first.len() as u64).min(end);
-    let ended = count(newlines(first)).min(run.lines);
+    let ended = ended.min(run.lines);
     let span = |start, end| Span { file: run.span.file, start, end };
     (
         Run { span: span(start, middle), mark: Mark::of(first), lines: ended },
