@@ -39,6 +39,7 @@ use std::fs;
 use std::time::Duration;
 
 use bytes::Bytes;
+use kinetail::record::compression::Algorithm;
 use producer_suite::{Reader, Target};
 use support::agent::Home;
 
@@ -98,7 +99,7 @@ fn the_recipes_of_the_readme_give_the_lines() {
     let json = |number: usize| format!("{{\"id\":{number},\"user\":\"ann\"}}\n").into_bytes();
     let as_it_is = |line: &str| line.to_owned();
     let as_json = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap().to_string();
-    let check = |format, name, settings, line: &dyn Fn(usize) -> Vec<u8>, read| {
+    let check = |format, name: &str, settings: &str, line: &dyn Fn(usize) -> Vec<u8>, read| {
         let shipped = ship(name, settings, 2_000, line);
         give_the_lines(format, &shipped.records, &shipped.lines.concat(), read);
     };
@@ -112,6 +113,20 @@ fn the_recipes_of_the_readme_give_the_lines() {
     );
     check(Recipe::JsonArray, "recipe-json", "merge: { format: json_array }", &json, as_json);
     check(Recipe::Kpl, "recipe-kpl", "merge: { format: kpl }", &text, as_it_is);
+    let lines = format_of("lines", "none");
+    check(Recipe::Compressed, "recipe-plain", &lines, &text, as_it_is);
+    for (format, compression) in COMPRESSED {
+        let name = format!("recipe-{format}-{compression}");
+        let settings = format_of(format, compression);
+        check(Recipe::Compressed, &name, &settings, &text, as_it_is);
+    }
+}
+
+const COMPRESSED: [(&str, &str); 4] =
+    [("lines", "gzip"), ("lines", "zstd"), ("kpl", "gzip"), ("kpl", "zstd")];
+
+fn format_of(format: &str, compression: &str) -> String {
+    format!("merge: {{ format: {format}, compression: {compression} }}")
 }
 
 /// Aggregates of the agent, read from a stream, are split by `aws-kinesis-agg` of npm and `PyPI`, and by a
@@ -120,6 +135,17 @@ fn the_recipes_of_the_readme_give_the_lines() {
 fn aggregates_are_split_by_others() {
     let shipped = ship("aggregates", "merge: { format: kpl }", 2_000, &line);
     aggregates::are_split_by_others(&shipped.records, &shipped.lines);
+}
+
+/// Compressed aggregates are split by the same into user records, each a member or frame of lines.
+#[test]
+fn compressed_aggregates_are_split_by_others() {
+    for (format, compression) in COMPRESSED.into_iter().filter(|(format, _)| *format == "kpl") {
+        let name = format!("aggregates-{compression}");
+        let shipped = ship(&name, &format_of(format, compression), 2_000, &line);
+        let algorithm = Algorithm::named(compression.as_bytes()).unwrap();
+        aggregates::frames_are_split_by_others(&shipped.records, &shipped.lines, algorithm);
+    }
 }
 
 /// As `aws-kinesis-agg` of npm and `PyPI` and aiokpl write them.

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use bytes::Bytes;
+use kinetail::record::compression::{Algorithm, Decompressor};
 use kinetail::record::kpl;
 use kinetail::record::split::{By, Splitter};
 
@@ -48,16 +49,38 @@ pub fn split(records: &[Bytes]) -> Vec<Vec<u8>> {
     pieces
 }
 
+/// Programs that split aggregates.
+const OTHERS: [(&str, &str, &str); 3] =
+    [("node", "agg.js", "split"), ("node", "agg.js", "schema"), ("python3", "agg.py", "split")];
+
 /// Others split `records`, which hold `lines` in this order, into the same.
 pub fn are_split_by_others(records: &[Bytes], lines: &[Vec<u8>]) {
-    let aggregated = records.iter().filter(|data| kpl::is_marked(data)).count();
-    assert_eq!(aggregated, records.len(), "all are aggregates");
+    are_aggregates(records);
     assert!(split(records) == lines, "by ourselves");
-    for (program, script, action) in
-        [("node", "agg.js", "split"), ("node", "agg.js", "schema"), ("python3", "agg.py", "split")]
-    {
+    for (program, script, action) in OTHERS {
         assert!(run(program, script, action, records) == lines, "by {script} {action}");
     }
+}
+
+/// Others split `records`, which hold `lines` in this order, into members or frames of them.
+pub fn frames_are_split_by_others(records: &[Bytes], lines: &[Vec<u8>], algorithm: Algorithm) {
+    are_aggregates(records);
+    assert!(split(records).concat() == lines.concat(), "by ourselves");
+    let mut decompressor = Decompressor::default();
+    for (program, script, action) in OTHERS {
+        let frames = run(program, script, action, records);
+        assert!(frames.iter().all(|frame| Algorithm::of(frame) == Some(algorithm)), "{frames:?}");
+        let unfolded: Vec<_> = frames
+            .iter()
+            .map(|frame| decompressor.decompress(algorithm, frame, 16 << 20).unwrap())
+            .collect();
+        assert!(unfolded.concat() == lines.concat(), "by {script} {action}");
+    }
+}
+
+fn are_aggregates(records: &[Bytes]) {
+    let aggregated = records.iter().filter(|data| kpl::is_marked(data)).count();
+    assert_eq!(aggregated, records.len(), "all are aggregates");
 }
 
 /// What others wrote is split into what they were given.

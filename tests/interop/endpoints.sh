@@ -8,6 +8,9 @@ PROTOBUFJS=7.2.4
 MOTO=5.2.5
 AWS_KINESIS_AGG_PYPI=1.2.3
 AIOKPL=0.2.0
+ZSTANDARD=0.25.0
+# As in Lambda's runtime nodejs22.x, for the recipes.
+NODE=22.23.3
 home="$PWD/target/interop"
 mkdir -p "$home"
 
@@ -18,8 +21,10 @@ if ! have node || ! have npm || ! have python3 || ! python3 -c 'import ensurepip
     apt-get install -y -qq nodejs npm python3 python3-venv
 fi
 
-npm=("kinesis-local@$KINESIS_LOCAL" "aws-kinesis-agg@$AWS_KINESIS_AGG_NPM" "protobufjs@$PROTOBUFJS")
-pypi=("moto[server]==$MOTO" "aws-kinesis-agg==$AWS_KINESIS_AGG_PYPI" "aiokpl==$AIOKPL")
+npm=("kinesis-local@$KINESIS_LOCAL" "aws-kinesis-agg@$AWS_KINESIS_AGG_NPM" "protobufjs@$PROTOBUFJS"
+    "node@$NODE")
+pypi=("moto[server]==$MOTO" "aws-kinesis-agg==$AWS_KINESIS_AGG_PYPI" "aiokpl==$AIOKPL"
+    "zstandard==$ZSTANDARD")
 # What was installed is written down last, so that what broke off is begun anew.
 if [ "$(cat "$home/installed" 2>/dev/null)" != "${npm[*]} ${pypi[*]}" ]; then
     npm install --silent --no-audit --no-fund --prefix "$home" "${npm[@]}"
@@ -65,6 +70,7 @@ servers+=($!)
 wait_for kinesis-local "$plain" "$home/kinesis-local.log"
 wait_for moto "$moto" "$home/moto.log"
 
+export PATH="$home/node_modules/node/bin:$PATH"
 export KINETAIL_KINESIS_LOCAL_TLS_PORT="$tls"
 export KINETAIL_KINESIS_LOCAL="http://127.0.0.1:$plain"
 export KINETAIL_MOTO="http://127.0.0.1:$moto"

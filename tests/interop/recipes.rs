@@ -14,6 +14,7 @@ pub enum Recipe {
     Delimiter,
     JsonArray,
     Kpl,
+    Compressed,
 }
 
 /// Returns the README's code block of a format in `language`.
@@ -22,7 +23,7 @@ fn recipe(language: &str, recipe: Recipe) -> String {
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let fence = format!("```{language}\n");
     let blocks: Vec<&str> = readme.split(&fence).skip(1).collect();
-    assert_eq!(blocks.len(), Recipe::Kpl as usize + 1, "recipes in {language}");
+    assert_eq!(blocks.len(), Recipe::Compressed as usize + 1, "recipes in {language}");
     blocks[recipe as usize].split_once("```").unwrap().0.to_owned()
 }
 
