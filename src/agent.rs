@@ -11,8 +11,12 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::checkpoint::{self, Store, Writer};
-use crate::config::{Config, Consume, Produce};
+use crate::config::{Aws, Config, Consume, ConsumeStart, Coordinate, LeaseTable, Produce};
 use crate::consume::coordinate::Local;
+use crate::consume::leases::Leases;
+use crate::consume::leases::lease::{Checkpoint, WorkerId};
+use crate::consume::leases::table::Table;
+use crate::consume::leases::worker::Settings;
 use crate::consume::{self, StartError};
 use crate::control::StatusSource;
 use crate::cost::Prices;
@@ -153,13 +157,18 @@ impl Agent {
             let start = consume::Start {
                 flow: flow.clone(),
                 stream: Arc::new(stream),
-                coordinator: Local::default(),
                 rows,
                 damaged,
                 writer: Arc::clone(&writer),
                 checkpoint_interval: config.checkpoint_interval,
             };
-            let started = consume::Flow::start(start).await;
+            let started = match &flow.coordinate {
+                Coordinate::Local => consume::Flow::start(start, Local::default()).await,
+                Coordinate::DynamoDb(table) => {
+                    let leases = leases(&config.aws, flow, table, &host);
+                    consume::Flow::start(start, leases).await
+                }
+            };
             consumers.push(started.map_err(|source| no_consumer(flow, source))?);
         }
         let handle = Handle {
@@ -249,6 +258,19 @@ impl StatusSource for Handle {
             consumers: self.consumers.iter().map(|flow| flow.status()).collect(),
         }
     }
+}
+
+/// Begins to keep leases for a flow. To be called within a tokio runtime.
+fn leases(aws: &Aws, flow: &Consume, table: &LeaseTable, host: &str) -> Leases {
+    // No two runs of any agent have one name: a lease of an earlier run is another's.
+    let id = WorkerId::from(format!("{host}:{:016x}", fastrand::u64(..)));
+    let start = match flow.start_at {
+        ConsumeStart::TrimHorizon => Checkpoint::TrimHorizon,
+        ConsumeStart::Latest => Checkpoint::Latest,
+        ConsumeStart::Time(_) => Checkpoint::AtTimestamp,
+    };
+    let settings = Settings { id, failover: table.failover, start };
+    Leases::start(Table::of(aws, flow, table), table.create, settings)
 }
 
 fn refused(flow: &Produce, source: io::Error) -> Error {

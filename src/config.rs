@@ -341,6 +341,8 @@ pub struct Consume {
     pub split: By,
     /// Where shards begin that were never read.
     pub start_at: ConsumeStart,
+    /// Who decides which shards this agent reads.
+    pub coordinate: Coordinate,
     /// When an appended file makes room for the next.
     pub rotate: Rotate,
     /// Bounds of writing.
@@ -367,6 +369,28 @@ pub enum ConsumeStart {
     Latest,
     /// At what arrived at this time or later, in milliseconds since 1970.
     Time(u64),
+}
+
+/// Who decides which shards of a stream an agent reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Coordinate {
+    /// This agent reads every shard (default).
+    Local,
+    /// Leases in a table that many agents share.
+    DynamoDb(LeaseTable),
+}
+
+/// A table of leases in `DynamoDB`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseTable {
+    /// Its name.
+    pub name: String,
+    /// Whether it is created where it is not there (default: no).
+    pub create: bool,
+    /// After this time without a sign of life the shards of an agent are taken by others (default 10 s).
+    pub failover: Duration,
+    /// Another endpoint for `DynamoDB`.
+    pub endpoint_url: Option<String>,
 }
 
 /// The `rotate` block.

@@ -49,13 +49,11 @@ const NEWS: usize = 256;
 
 /// What a flow is started with.
 #[derive(Debug)]
-pub struct Start<R, C> {
+pub struct Start<R> {
     /// Its configuration.
     pub flow: Consume,
     /// Its stream.
     pub stream: Arc<R>,
-    /// Who decides which shards it reads.
-    pub coordinator: C,
     /// What the checkpoint knows of it.
     pub rows: ConsumerRows,
     /// Whether anything the checkpoint knew may have been lost.
@@ -102,12 +100,13 @@ impl Commits for ByWriter {
 }
 
 impl Flow {
-    /// Starts the tasks and the thread of a flow. To be called within a tokio runtime.
+    /// Starts the tasks and the thread of a flow, which reads the shards that `coordinator` grants. To be called within a tokio runtime.
     ///
     /// # Errors
     /// A directory that cannot be written, or a thread that cannot be started.
     pub async fn start<R: Readable, C: Coordinator>(
-        mut start: Start<R, C>,
+        mut start: Start<R>,
+        coordinator: C,
     ) -> Result<Self, StartError> {
         let shared = Arc::new(Shared::new(&start.flow));
         let commits = Box::new(ByWriter(Arc::clone(&start.writer)));
@@ -122,16 +121,22 @@ impl Flow {
         let (done_in, done) = mpsc::channel(NEWS);
         let abandon = Arc::new(AtomicBool::new(false));
         let interval = start.checkpoint_interval;
-        let writing =
-            Writing::new(sink, Arc::clone(&shared), interval, done_in, Arc::clone(&abandon));
+        let (stopping, fence) = (Arc::clone(&abandon), coordinator.fence());
+        let writing = Writing::new(sink, Arc::clone(&shared), interval, done_in, stopping, fence);
         let writing = thread::Builder::new()
             .name(format!("write {}", start.flow.name))
             .spawn(move || writing.run(orders))?;
         let (tip, at_tip) = watch::channel(None);
         let (stop, stopped) = watch::channel(false);
         let place = place(&start);
-        let conductor =
-            Conductor::new(start, place, Arc::clone(&shared), orders_in, (at_tip, stopped));
+        let conductor = Conductor::new(
+            start,
+            coordinator,
+            place,
+            Arc::clone(&shared),
+            orders_in,
+            (at_tip, stopped),
+        );
         let conducting = Some(tokio::spawn(conductor.run(done)));
         Ok(Self { shared, tip, stop, conducting, writing: Some(writing), abandon })
     }
@@ -194,7 +199,7 @@ fn begin(flow: &Consume, rows: &ConsumerRows, commits: &dyn Commits) -> Result<u
 
 /// Returns where shards begin of which nothing is done. `latest` is the time of the very first start:
 /// what arrived since then is not skipped, whenever the agent was killed.
-fn place<R, C>(start: &Start<R, C>) -> Place {
+fn place<R>(start: &Start<R>) -> Place {
     match (start.flow.start_at, start.rows.started) {
         (ConsumeStart::Time(millis), _) => Place::Time(millis),
         (ConsumeStart::Latest, Some(started)) if !start.damaged => Place::Time(started),

@@ -4,6 +4,7 @@
 //! value of its own ([`Outcome::Unknown`]), because the records may have been stored all the same.
 
 pub mod aggregating;
+pub mod dynamodb;
 pub mod kinesis;
 pub mod read;
 

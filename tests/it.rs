@@ -12,6 +12,8 @@
 
 #[allow(dead_code, reason = "only with the embedded endpoint")]
 mod producer_suite;
+#[cfg(feature = "demo")]
+mod sharing;
 #[allow(dead_code, unused_imports, reason = "a module of tests uses what it needs of it")]
 mod support;
 
@@ -43,6 +45,9 @@ mod ferrokinesis;
 mod formats;
 #[path = "it/healing.rs"]
 mod healing;
+#[cfg(feature = "demo")]
+#[path = "it/leases.rs"]
+mod leases;
 #[path = "it/life.rs"]
 mod life;
 #[path = "it/permissions.rs"]

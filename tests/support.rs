@@ -25,6 +25,7 @@
 //! Invariant: nothing here knows the agent's code; it sees files, sockets, signals and exit codes.
 
 pub mod agent;
+pub mod dynamodb;
 pub mod endpoint;
 pub mod generator;
 pub mod oracle;

@@ -11,7 +11,8 @@ use tokio::runtime;
 use super::exit::{Exit, ExitWith, Failure};
 use super::figures::{bytes, count, many};
 use super::{ConfigFile, load, print};
-use crate::config::{Config, Consume, Produce};
+use crate::config::{Config, Consume, Coordinate, Produce};
+use crate::consume::leases::table::Table;
 use crate::produce::watch::patterns::{Patterns, Scan};
 use crate::stream::aggregating::HINT;
 use crate::stream::kinesis::Kinesis;
@@ -25,7 +26,8 @@ at once, each as FILE:LINE:COLUMN with a hint. Nothing is read from the files an
 
 With --connect, also ask every stream (DescribeStreamSummary) whether it is there, what it takes,
 and whether the credentials found may ask; and of every stream that is consumed the shards and one
-record (ListShards, GetShardIterator, GetRecords).";
+record (ListShards, GetShardIterator, GetRecords), and of the table of leases, where they share one,
+whether it can be shared (GetItem, DescribeTable).";
 
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
@@ -135,6 +137,10 @@ async fn consumed(config: &Config, flow: &Consume) -> Result<String, String> {
         let iterator = iterator.map_err(|error| refused(error, "GetShardIterator"))?;
         // One record at most: whether it may be read is what counts.
         stream.get(&iterator, 1).await.map_err(|error| refused(error, "GetRecords"))?;
+    }
+    if let Coordinate::DynamoDb(table) = &flow.coordinate {
+        let said = Table::of(&config.aws, flow, table).look(table.create).await;
+        said.map_err(|problem| format!("{} cannot be shared\n  {problem}", flow.stream))?;
     }
     let open = shards.iter().filter(|shard| !shard.closed).count();
     let closed = shards.len().saturating_sub(open);

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::template::{Template, Variable};
 use super::{
-    ConsumeStart, Format, Layout, Merge, OnOversize, PartitionKey, Reading, Ship, StartAt, Tail,
-    Writing,
+    ConsumeStart, Coordinate, Format, Layout, Merge, OnOversize, PartitionKey, Reading, Ship,
+    StartAt, Tail, Writing,
 };
 
 /// The file that `kinetail` reads unless told otherwise.
@@ -103,11 +103,17 @@ pub const LAYOUT: Layout = Layout::Append;
 /// Nothing that is in the stream is left out.
 pub const CONSUME_START: ConsumeStart = ConsumeStart::TrimHorizon;
 
+/// One agent reads every shard.
+pub const COORDINATE: Coordinate = Coordinate::Local;
+
 /// A quarter of 1,024, the usual soft limit of descriptors.
 pub const WRITE_OPEN_FILES: usize = 256;
 
 /// Ten years of daily rotation of 27 logs; a stranger who makes up names stops here.
 pub const MAX_FILES: usize = 100_000;
+
+/// What the Kinesis Client Library takes.
+pub const FAILOVER: Duration = Duration::from_secs(10);
 
 /// What the Kinesis Client Library waits, near enough: other readers of the shard get their share.
 pub const READ_POLL_INTERVAL: Duration = Duration::from_secs(1);

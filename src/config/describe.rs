@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::reader::shown;
 use super::units::{Period, Size};
 use super::{
-    Aws, Compression, Config, Consume, ConsumeStart, Format, Layout, Multiline, OnOversize,
-    PartitionKey, Produce, Rotate, StartAt,
+    Aws, Compression, Config, Consume, ConsumeStart, Coordinate, Format, Layout, Multiline,
+    OnOversize, PartitionKey, Produce, Rotate, StartAt,
 };
 use crate::record::split::By;
 
@@ -59,6 +59,18 @@ fn write_consumer(out: &mut String, flow: &Consume) -> fmt::Result {
         ConsumeStart::Time(millis) => format!("at what arrived {millis} ms after 1970 or later"),
     };
     writeln!(out, "  start     {start}")?;
+    if let Coordinate::DynamoDb(table) = &flow.coordinate {
+        let (name, failover) = (&table.name, Period(table.failover));
+        let made = if table.create { ", created if it is not there" } else { "" };
+        writeln!(out, "  shared    by leases in the DynamoDB table {name}{made}")?;
+        writeln!(
+            out,
+            "            those of an agent without a sign of life go over after {failover}"
+        )?;
+        if let Some(url) = &table.endpoint_url {
+            writeln!(out, "            endpoint {url}")?;
+        }
+    }
     if flow.layout == Layout::Append {
         writeln!(out, "  rotation  {}", rotation(&flow.rotate))?;
     }
@@ -278,7 +290,11 @@ mod tests {
     fn consuming_flows_are_described() {
         let text = "
 consume:
-  - { name: a, stream: s, directory: /srv/a, rotate: { max_bytes: 1 GiB, max_age: 1 d, compression: zstd } }
+  - name: a
+    stream: s
+    directory: /srv/a
+    coordinate: { dynamodb_table: web, create_table: true }
+    rotate: { max_bytes: 1 GiB, max_age: 1 d, compression: zstd }
   - { name: b, stream: s, directory: /srv/b, layout: mirror, split: { delimiter: \"#\" }, start_at: latest }
 ";
         let config = Config::parse(text, "agent.yaml").unwrap();
@@ -296,6 +312,8 @@ consume:
           others    lines of no known file are appended to {stream}/{shard}.log
           split     by content
           start     at the oldest record
+          shared    by leases in the DynamoDB table web, created if it is not there
+                    those of an agent without a sign of life go over after 10 s
           rotation  at 1 GiB or 1 d, compressed by zstd
           writing   up to 256 files open, 100,000 in all
           reading   up to 32 MiB in memory; asks every 1 s; 30 s to answer

@@ -111,6 +111,13 @@ pub const ROTATE_AGE: RangeInclusive<Duration> =
 /// Files that a consumer makes.
 pub const MAX_FILES: RangeInclusive<usize> = 1..=10_000_000;
 
+/// Characters of a table's name (`TableName` in the DynamoDB API).
+pub const TABLE_CHARS: RangeInclusive<usize> = 3..=255;
+
+/// When a lease is taken from an agent that gives no sign of life. It gives three within this time, and a
+/// call may be slow; a shard waits so long for the next agent.
+pub const FAILOVER: RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_mins(10);
+
 /// How often a shard is asked whether there is something new; five times a second at most.
 pub const READ_POLL_INTERVAL: RangeInclusive<Duration> =
     Duration::from_millis(200)..=Duration::from_mins(5);

@@ -208,6 +208,15 @@ impl<'a> Slot<'a> {
         }
     }
 
+    /// Reads yes or no.
+    pub(super) fn switch(self, mistakes: &mut Mistakes) -> Option<bool> {
+        if let Value::Bool(on) = self.node.value {
+            return Some(on);
+        }
+        self.wrong_kind("must be true or false", "", mistakes);
+        None
+    }
+
     /// Reads a whole number.
     pub(super) fn count(
         self,

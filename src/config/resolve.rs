@@ -162,6 +162,7 @@ fn compare_consumers(
     let produced = flows.iter().filter_map(|flow| flow.name.as_ref());
     names.extend(produced.map(|(name, at)| (&**name, *at)));
     let mut directories: Vec<(&Path, At)> = Vec::new();
+    let mut tables: BTreeMap<&str, At> = BTreeMap::new();
     for consumer in consumers {
         if let Some((name, at)) = &consumer.name
             && let Some(first) = names.insert(name, *at)
@@ -171,6 +172,16 @@ fn compare_consumers(
         }
         if let Some((stream, at)) = &consumer.stream {
             compare_region(stream, *at, aws, mistakes);
+        }
+        if let Some((table, at)) = &consumer.table
+            && let Some(first) = tables.insert(table, *at)
+        {
+            let message = format!("the table {} is taken, first at {first}", quote(table));
+            mistakes.tell(
+                *at,
+                message,
+                "leases go by the shard: each flow needs a table of its own",
+            );
         }
         let Some((directory, at)) = &consumer.directory else { continue };
         if let Some(state) = state_dir

@@ -111,12 +111,16 @@ pub(super) static CONSUME: Schema = Schema {
         "other_path",
         "split",
         "start_at",
+        "coordinate",
         "rotate",
         "write",
         "read",
     ],
-    absent: &["coordinate", "fan_out"],
+    absent: &["fan_out"],
 };
+
+pub(super) static COORDINATE: Schema =
+    schema("`coordinate`", &["dynamodb_table", "create_table", "failover", "endpoint_url"]);
 
 pub(super) static SPLIT: Schema = schema("`split`", &["delimiter"]);
 
@@ -128,7 +132,7 @@ pub(super) static READ: Schema =
     schema("`read`", &["poll_interval", "buffer", "timeout", "backoff_max"]);
 
 /// All blocks.
-pub(super) static ALL: [&Schema; 17] = [
+pub(super) static ALL: [&Schema; 18] = [
     &TOP,
     &AWS,
     &ASSUME_ROLE,
@@ -142,6 +146,7 @@ pub(super) static ALL: [&Schema; 17] = [
     &TAIL,
     &SHIP,
     &CONSUME,
+    &COORDINATE,
     &SPLIT,
     &ROTATE,
     &WRITE,

@@ -428,6 +428,7 @@ fn defaults_are_within_limits() {
     assert!(limits::MAX_FILES.contains(&write.max_files));
     assert!(limits::READ_POLL_INTERVAL.contains(&read.poll_interval));
     assert!(limits::READ_BUFFER.contains(&read.buffer));
+    assert!(limits::FAILOVER.contains(&defaults::FAILOVER));
     assert_eq!(defaults::append_path().to_string(), "{stream}/{host}/{file}");
     assert_eq!(defaults::mirror_path().to_string(), "{host}/{path}");
     assert_eq!(defaults::other_path().to_string(), "{stream}/{shard}.log");

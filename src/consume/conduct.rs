@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{self, MissedTickBehavior};
 
 use super::Start;
-use super::coordinate::{Coordinator, Standing};
+use super::coordinate::{Coordinator, Grant};
 use super::records::{Pace, Reader};
 use super::shards::{Shards, Stage};
 use super::source::{News, Polling, Source};
@@ -57,6 +57,8 @@ pub(super) struct Conductor<R, C> {
     place: Place,
     pace: Pace,
     progress: BTreeMap<ShardId, Progress>,
+    /// Granted shards that are read from their oldest record, wherever the flow starts.
+    from_horizon: BTreeSet<ShardId>,
     memory: Arc<Semaphore>,
     orders: mpsc::Sender<Order>,
     readers: BTreeMap<ShardId, watch::Sender<bool>>,
@@ -73,7 +75,8 @@ pub(super) struct Conductor<R, C> {
 
 impl<R: Readable, C: Coordinator> Conductor<R, C> {
     pub(super) fn new(
-        start: Start<R, C>,
+        start: Start<R>,
+        coordinator: C,
         place: Place,
         shared: Arc<Shared>,
         orders: mpsc::Sender<Order>,
@@ -93,12 +96,13 @@ impl<R: Readable, C: Coordinator> Conductor<R, C> {
         }
         Self {
             stream: start.stream,
-            coordinator: start.coordinator,
+            coordinator,
             shared,
             shards,
             place,
             pace: Pace { poll: read.poll_interval, backoff_max: read.backoff_max },
             progress,
+            from_horizon: BTreeSet::new(),
             memory: Arc::new(Semaphore::new(read.buffer / MEMORY_UNIT)),
             orders,
             readers: BTreeMap::new(),
@@ -125,16 +129,9 @@ impl<R: Readable, C: Coordinator> Conductor<R, C> {
             tokio::select! {
                 () = stopped(&mut self.stop) => break,
                 changed = self.tip.changed() => if changed.is_err() { break },
-                Some(listed) = lists.recv() => self.on_listed(listed).await,
-                grants = self.coordinator.granted() => {
-                    for grant in &grants {
-                        self.further(&grant.shard, grant.progress.as_ref());
-                    }
-                    let lost = self.shards.on_granted(grants.into_iter().map(|grant| grant.shard));
-                    self.halt(&lost);
-                    self.ready |= self.listed;
-                }
-                Some(done) = done.recv() => self.on_done(done).await,
+                Some(listed) = lists.recv() => self.on_listed(listed),
+                grants = self.coordinator.granted() => self.on_granted(grants),
+                Some(done) = done.recv() => self.on_done(done),
                 Some(told) = told.recv() => self.on_told(told),
                 _ = ticks.tick() => {
                     // Where it finds no room, batches are on their way, and with them a commit.
@@ -152,6 +149,7 @@ impl<R: Readable, C: Coordinator> Conductor<R, C> {
 
     /// Stops all readers, and sees what they read committed and their shards given back.
     async fn finish(mut self, mut done: mpsc::Receiver<Done>, mut told: mpsc::Receiver<Told>) {
+        self.coordinator.retire();
         let all: Vec<ShardId> = self.readers.keys().cloned().collect();
         self.halt(&all);
         let (closed, _) = mpsc::channel(1);
@@ -162,12 +160,13 @@ impl<R: Readable, C: Coordinator> Conductor<R, C> {
             tokio::select! {
                 news = told.recv(), if telling => telling = news.is_some(),
                 news = done.recv(), if committing => match news {
-                    Some(news) => self.on_done(news).await,
+                    Some(news) => self.on_done(news),
                     None => committing = false,
                 },
             }
         }
         while self.reading.join_next().await.is_some() {}
+        self.coordinator.closed().await;
         self.shared.staged(self.shards.iter());
     }
 
@@ -181,32 +180,56 @@ impl<R: Readable, C: Coordinator> Conductor<R, C> {
         self.tip.borrow().is_some() && self.ready && self.shards.iter().all(is_done)
     }
 
-    async fn on_listed(&mut self, listed: Listing) {
+    fn on_listed(&mut self, listed: Listing) {
         self.shared.listed(listed.as_ref().map(|_| ()));
         let Ok(listed) = listed else { return };
         for gone in self.shards.on_listed(&listed) {
             self.progress.remove(&gone);
         }
-        self.coordinator.listed(&listed).await;
+        self.coordinator.listed(&listed);
         self.listed = true;
+        self.repeat_ends();
     }
 
-    async fn on_done(&mut self, done: Done) {
+    fn on_granted(&mut self, grants: Vec<Grant>) {
+        self.from_horizon.clear();
+        for grant in &grants {
+            self.further(&grant.shard, grant.progress.as_ref());
+            if grant.from_horizon {
+                self.from_horizon.insert(grant.shard.clone());
+            }
+        }
+        let lost = self.shards.on_granted(grants.into_iter().map(|grant| grant.shard));
+        self.shards.on_ended(self.coordinator.ended());
+        self.halt(&lost);
+        self.ready |= self.listed;
+        self.repeat_ends();
+    }
+
+    /// An agent that was killed after it committed the end of a shard has not told of it; its children are
+    /// known once shards are listed.
+    fn repeat_ends(&mut self) {
+        if self.listed {
+            for shard in self.shards.granted_in_vain() {
+                self.coordinator.finished(&shard, &[]);
+            }
+        }
+    }
+
+    fn on_done(&mut self, done: Done) {
         match done {
             Done::Committed { shard, progress } => {
                 self.further(&shard, Some(&progress));
-                if self.coordinator.checkpoint(&shard, &progress).await == Standing::Lost {
-                    self.halt(&[shard]);
-                }
+                self.coordinator.checkpoint(&shard, &progress);
             }
             Done::Finished { shard, children } => {
-                self.coordinator.finished(&shard, &children).await;
+                self.coordinator.finished(&shard, &children);
                 self.shards.on_finished(&shard, &children);
                 self.relist.notify_one();
             }
             Done::Released(shard) => {
                 self.shards.on_stopped(&shard);
-                self.coordinator.released(&shard).await;
+                self.coordinator.released(&shard);
             }
         }
     }
@@ -243,7 +266,12 @@ impl<R: Readable, C: Coordinator> Conductor<R, C> {
         for shard in self.shards.start() {
             let now = Instant::now();
             let progress = self.progress.get(&shard);
-            let reader = Reader::new(self.place.clone(), progress, self.pace, now, Rng::new());
+            let place = if self.from_horizon.contains(&shard) {
+                Place::TrimHorizon
+            } else {
+                self.place.clone()
+            };
+            let reader = Reader::new(place, progress, self.pace, now, Rng::new());
             let source = Polling::new(Arc::clone(&self.stream), shard.clone(), reader);
             let (halt, halted) = watch::channel(false);
             let reading = Reading {

@@ -38,6 +38,8 @@ struct Known {
 pub struct Shards {
     known: BTreeMap<ShardId, Known>,
     granted: BTreeSet<ShardId>,
+    /// Those that other agents dealt with to their ends.
+    ended: BTreeSet<ShardId>,
 }
 
 impl Shards {
@@ -73,6 +75,19 @@ impl Shards {
         self.known.iter().filter_map(lost).collect()
     }
 
+    /// Sets which shards were dealt with to their ends, by whichever agent.
+    pub fn on_ended(&mut self, ended: Vec<ShardId>) {
+        self.ended = ended.into_iter().collect();
+    }
+
+    /// Returns the shards that are granted although they are finished: whoever grants does not know.
+    #[must_use]
+    pub fn granted_in_vain(&self) -> Vec<ShardId> {
+        let is_finished =
+            |id: &&ShardId| self.known.get(*id).is_some_and(|known| known.stage == Stage::Finished);
+        self.granted.iter().filter(is_finished).cloned().collect()
+    }
+
     /// Returns the shards to begin to read, oldest first; they count as being read from now on.
     pub fn start(&mut self) -> Vec<ShardId> {
         let ready = |(id, known): (&ShardId, &Known)| {
@@ -104,12 +119,19 @@ impl Shards {
     /// Returns what becomes of a shard.
     #[must_use]
     pub fn stage(&self, id: &ShardId) -> Option<Stage> {
-        self.known.get(id).map(|known| known.stage)
+        self.known.get(id).map(|known| self.stage_of(id, known))
     }
 
     /// Returns all shards and what becomes of them, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&ShardId, Stage)> {
-        self.known.iter().map(|(id, known)| (id, known.stage))
+        self.known.iter().map(|(id, known)| (id, self.stage_of(id, known)))
+    }
+
+    fn stage_of(&self, id: &ShardId, known: &Known) -> Stage {
+        match known.stage {
+            Stage::Waiting if self.ended.contains(id) => Stage::Finished,
+            stage => stage,
+        }
     }
 
     /// A parent that the stream does not hold any more has nothing that could be read.
@@ -202,6 +224,30 @@ mod tests {
         assert!(shards.start().is_empty());
         shards.on_granted(all(&listed));
         assert_eq!(shards.start(), [id(0)]);
+    }
+
+    #[test]
+    fn children_of_what_another_agent_has_finished_are_read() {
+        let listed = [shard(0, &[]), shard(1, &[0])];
+        let mut shards = Shards::default();
+        shards.on_listed(&listed);
+        shards.on_granted([id(1)]);
+        assert!(shards.start().is_empty());
+        shards.on_ended(vec![id(0)]);
+        assert_eq!(shards.stage(&id(0)), Some(Stage::Finished));
+        assert_eq!(shards.start(), [id(1)]);
+        assert!(shards.granted_in_vain().is_empty());
+    }
+
+    #[test]
+    fn what_was_finished_here_and_is_granted_again_is_told() {
+        let listed = [shard(0, &[]), shard(1, &[0])];
+        let mut shards = Shards::default();
+        shards.restore_finished(id(0));
+        shards.on_listed(&listed);
+        shards.on_granted([id(0)]);
+        assert!(shards.start().is_empty());
+        assert_eq!(shards.granted_in_vain(), [id(0)]);
     }
 
     #[test]

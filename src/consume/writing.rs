@@ -2,9 +2,10 @@
 //!
 //! Invariant: a batch is held until it is committed; where writing fails, all since the last commit is
 //! taken back and written again, until it succeeds or the flow ends. So nothing is torn and nothing
-//! is left out.
+//! is left out. What was read of a shard that is another agent's by now is not written, nor anything
+//! that follows it, until its reader has ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use super::coordinate::Fence;
 use super::records::Batch;
 use super::sink::{Sink, SinkError};
 use super::status::Shared;
@@ -66,6 +68,10 @@ pub(super) struct Writing {
     done: mpsc::Sender<Done>,
     /// Set where what is not committed is to be given up.
     abandon: Arc<AtomicBool>,
+    fence: Arc<dyn Fence>,
+    /// Shards of which something was dropped, until their readers have ended: what comes meanwhile has a
+    /// gap before it, whoever holds the shard then.
+    lost: BTreeSet<ShardId>,
     group: Vec<Item>,
     bytes: u64,
     since: Instant,
@@ -78,9 +84,20 @@ impl Writing {
         interval: Duration,
         done: mpsc::Sender<Done>,
         abandon: Arc<AtomicBool>,
+        fence: Arc<dyn Fence>,
     ) -> Self {
-        let since = Instant::now();
-        Self { sink, shared, interval, done, abandon, group: Vec::new(), bytes: 0, since }
+        Self {
+            sink,
+            shared,
+            interval,
+            done,
+            abandon,
+            fence,
+            lost: BTreeSet::new(),
+            group: Vec::new(),
+            bytes: 0,
+            since: Instant::now(),
+        }
     }
 
     /// Writes until nobody sends any more, commits the rest, and ends.
@@ -91,6 +108,7 @@ impl Writing {
                 Order::Batch(item) => self.take(item),
                 Order::Release(shard) => {
                     self.commit();
+                    self.lost.remove(&shard);
                     self.tell(Done::Released(shard));
                 }
                 Order::Tick => {}
@@ -107,6 +125,10 @@ impl Writing {
         if self.group.is_empty() {
             self.since = Instant::now();
         }
+        if self.is_lost(&item.shard) {
+            self.drop_item(item);
+            return;
+        }
         self.bytes = self.bytes.saturating_add(item.batch.bytes());
         let outcome = self.sink.write(&item.shard, &item.batch, now());
         self.group.push(item);
@@ -121,10 +143,43 @@ impl Writing {
             self.shared.committed();
             return;
         }
-        match self.sink.commit(now()) {
-            Ok(_) => self.committed(),
+        let outcome =
+            if self.drop_lost() { self.try_again() } else { self.sink.commit(now()).map(drop) };
+        match outcome {
+            Ok(()) => self.committed(),
             Err(error) => self.again(error),
         }
+    }
+
+    fn is_lost(&self, shard: &ShardId) -> bool {
+        self.lost.contains(shard) || !self.fence.may_write(shard)
+    }
+
+    /// Drops what was written and not committed of shards that are lost. Returns true where there is any:
+    /// the rest is to be written again.
+    fn drop_lost(&mut self) -> bool {
+        let shards: BTreeSet<&ShardId> = self.group.iter().map(|item| &item.shard).collect();
+        let lost: BTreeSet<ShardId> =
+            shards.into_iter().filter(|shard| self.is_lost(shard)).cloned().collect();
+        let (lost, kept): (Vec<Item>, Vec<Item>) = std::mem::take(&mut self.group)
+            .into_iter()
+            .partition(|item| lost.contains(&item.shard));
+        self.group = kept;
+        let any = !lost.is_empty();
+        for item in lost {
+            self.drop_item(item);
+        }
+        any
+    }
+
+    fn drop_item(&mut self, item: Item) {
+        if item.batch.end.is_none() {
+            self.lost.insert(item.shard);
+            return;
+        }
+        // Its reader has ended by itself.
+        self.lost.remove(&item.shard);
+        self.tell(Done::Released(item.shard));
     }
 
     /// Writes all since the last commit again, until it is committed.
@@ -146,7 +201,9 @@ impl Writing {
         self.committed();
     }
 
+    /// Takes back all since the last commit, writes again what is still to be written, and commits it.
     fn try_again(&mut self) -> Result<(), SinkError> {
+        self.drop_lost();
         self.sink.roll_back()?;
         for item in &self.group {
             self.sink.write(&item.shard, &item.batch, now())?;

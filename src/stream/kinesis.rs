@@ -1,4 +1,4 @@
-//! Kinesis itself, on the AWS SDK. This file and its folder are the only ones that name the SDK.
+//! Kinesis itself, on the AWS SDK, which this file, its folder and `dynamodb.rs` name alone.
 //!
 //! Invariant: a call ends in an [`Outcome`] within its timeout (twice that, where credentials are
 //! read afresh before it), whatever happens; it is made once (the SDK's own retries are off, the
@@ -6,11 +6,11 @@
 //! text; and no message holds a secret.
 
 mod body;
-mod outcome;
+pub(super) mod outcome;
 mod put;
 mod read;
 mod readable;
-mod session;
+pub(super) mod session;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -60,11 +60,12 @@ impl Name {
     fn len(&self) -> usize {
         self.name.iter().chain(&self.arn).map(String::len).sum()
     }
+}
 
-    /// Returns the region of `arn:aws:kinesis:REGION:ACCOUNT:stream/NAME`.
-    fn region(&self) -> Option<&str> {
-        self.arn.as_deref()?.split(':').nth(3).filter(|region| !region.is_empty())
-    }
+/// Returns the region of `arn:aws:kinesis:REGION:ACCOUNT:stream/NAME`; none where it is a name.
+pub(super) fn region(stream: &str) -> Option<&str> {
+    let arn = Some(stream).filter(|stream| stream.starts_with("arn:"))?;
+    arn.split(':').nth(3).filter(|region| !region.is_empty())
 }
 
 impl Kinesis {
@@ -77,7 +78,7 @@ impl Kinesis {
     /// otherwise, it gets the region `us-east-1` and placeholder credentials.
     pub async fn connect(aws: &config::Aws, stream: &str, timeout: Duration) -> Self {
         let name = Name::new(stream);
-        let region = name.region().map(str::to_owned);
+        let region = region(stream).map(str::to_owned);
         Self {
             name,
             sessions: Sessions::open(aws.clone(), region, timeout).await,

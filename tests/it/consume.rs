@@ -20,11 +20,11 @@ use crate::support::generator;
 use crate::support::oracle::{Oracle, Shape};
 use crate::support::writer::{LogWriter, Pace};
 
-/// Starts an endpoint with the stream `web`, which answers for as long as the tests run.
-fn endpoint(shards: u32) -> String {
+/// Starts an endpoint with a stream, which answers for as long as the tests run.
+pub fn endpoint(stream: &str, shards: u32) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let endpoint = runtime.block_on(Endpoint::bind((Ipv4Addr::LOCALHOST, 0).into())).unwrap();
-    runtime.block_on(endpoint.create_stream("web", shards)).unwrap();
+    runtime.block_on(endpoint.create_stream(stream, shards)).unwrap();
     let url = endpoint.url();
     thread::spawn(move || runtime.block_on(endpoint.serve()));
     url
@@ -92,7 +92,7 @@ fn mirrored(home: &Home) {
 /// make, of lines with NUL, CRLF and invalid UTF-8.
 #[test]
 fn a_mirrored_tree_is_byte_identical_to_its_source() {
-    let home = Home::new(&endpoint(4), &both(MIRROR));
+    let home = Home::new(&endpoint("web", 4), &both(MIRROR));
     let oracle = Oracle::new(70, Shape::Wild);
     eprintln!("seed {}", oracle.seed());
     let agent = home.start();
@@ -131,7 +131,7 @@ fn a_mirrored_tree_is_byte_identical_to_its_source() {
 /// run adds nothing.
 #[test]
 fn appended_files_hold_each_line_once() {
-    let home = Home::new(&endpoint(2), &both(""));
+    let home = Home::new(&endpoint("web", 2), &both(""));
     let logs = home.logs();
     generator::generate(&logs, 72, 4, 400_000).unwrap();
     for _ in 0..2 {
@@ -164,7 +164,7 @@ fn killed_over_and_over_the_mirror_is_whole_and_every_line_appended_once() {
     let appending = "    layout: append\n  - name: tree\n    stream: web\n    directory: {out}2\n    \
                      layout: mirror\n    path: '{path}'\n    \
                      read: { poll_interval: 200 ms, backoff_max: 200 ms }\n";
-    let home = Home::new(&endpoint(3), &both(appending));
+    let home = Home::new(&endpoint("web", 3), &both(appending));
     let oracle = Oracle::new(seed, Shape::Plain);
     let logs = home.logs();
     let writers: Vec<LogWriter> = (0..3)

@@ -113,7 +113,8 @@ fn is_region(text: &str) -> bool {
         && words.split('-').all(is_word)
 }
 
-fn url<'a>(slot: Slot<'a>, mistakes: &mut Mistakes) -> Option<&'a str> {
+/// Reads an endpoint's URL.
+pub(super) fn url<'a>(slot: Slot<'a>, mistakes: &mut Mistakes) -> Option<&'a str> {
     let hint = "as in `http://127.0.0.1:4567`";
     let text = slot.text(mistakes)?;
     let uri = text.parse::<Uri>().ok();

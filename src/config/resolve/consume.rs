@@ -15,7 +15,8 @@ use crate::config::document::Value;
 use crate::config::reader::{Block, Slot};
 use crate::config::template::{Template, Variable};
 use crate::config::{
-    Consume, ConsumeStart, Layout, Reading, Rotate, Writing, defaults, hint, limits, schema,
+    Consume, ConsumeStart, Coordinate, Layout, LeaseTable, Reading, Rotate, Writing, defaults,
+    hint, limits, schema,
 };
 use crate::record::compression::Algorithm;
 use crate::record::split::By;
@@ -26,6 +27,8 @@ pub(super) struct Consumer {
     pub(super) name: Option<(Arc<str>, At)>,
     pub(super) stream: Option<(String, At)>,
     pub(super) directory: Option<(PathBuf, At)>,
+    /// The table that it shares with other agents.
+    pub(super) table: Option<(String, At)>,
     /// The flow itself, where nothing that it needs is missing.
     pub(super) consume: Option<Consume>,
 }
@@ -52,6 +55,10 @@ pub(super) fn consumer(slot: Slot<'_>, mistakes: &mut Mistakes) -> Consumer {
     let directory =
         block.required("directory", "", mistakes).and_then(|slot| directory(slot, mistakes));
     let settings = settings(&block, mistakes);
+    let table = block.slot("coordinate").and_then(|slot| match &settings.coordinate {
+        Coordinate::Local => None,
+        Coordinate::DynamoDb(table) => Some((table.name.clone(), slot.node.at)),
+    });
     let parts = name.as_ref().zip(stream.as_ref()).zip(directory.as_ref());
     let consume = parts.map(|(((name, _), (stream, _)), (directory, _))| Consume {
         name: Arc::clone(name),
@@ -59,7 +66,7 @@ pub(super) fn consumer(slot: Slot<'_>, mistakes: &mut Mistakes) -> Consumer {
         directory: directory.clone(),
         ..settings
     });
-    Consumer { name, stream, directory, consume }
+    Consumer { name, stream, directory, table, consume }
 }
 
 fn settings(block: &Block<'_>, mistakes: &mut Mistakes) -> Consume {
@@ -92,6 +99,9 @@ fn settings(block: &Block<'_>, mistakes: &mut Mistakes) -> Consume {
         split: block.field("split", By::Content, |slot| split(slot, mistakes)).value,
         start_at: block
             .field("start_at", defaults::CONSUME_START, |slot| start(slot, mistakes))
+            .value,
+        coordinate: block
+            .field("coordinate", defaults::COORDINATE, |slot| coordinate(slot, layout, mistakes))
             .value,
         rotate: rotate.value,
         write: block.field("write", Writing::default(), |slot| write(slot, mistakes)).value,
@@ -169,6 +179,44 @@ fn start(slot: Slot<'_>, mistakes: &mut Mistakes) -> Option<ConsumeStart> {
         slot.tell(&format!("cannot be {}", quote(text)), hint, mistakes);
     }
     millis.map(ConsumeStart::Time)
+}
+
+fn coordinate(slot: Slot<'_>, layout: Layout, mistakes: &mut Mistakes) -> Option<Coordinate> {
+    let hint = "local, or { dynamodb_table: … }";
+    match &slot.node.value {
+        Value::Text(text) if text == "local" => return Some(Coordinate::Local),
+        Value::Text(text) => {
+            slot.tell(&format!("cannot be {}", quote(text)), hint, mistakes);
+            return None;
+        }
+        Value::Map(_) => {}
+        _ => {
+            slot.wrong_kind("must be a word or a map", hint, mistakes);
+            return None;
+        }
+    }
+    let block = Block::open(slot, &schema::COORDINATE, mistakes)?;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    let name = block
+        .required("dynamodb_table", "as in `{ dynamodb_table: kinetail-web }`", mistakes)
+        .and_then(|slot| aws::shaped(slot, &limits::TABLE_CHARS, allowed, "_.-", mistakes));
+    let create = block.field("create_table", false, |slot| slot.switch(mistakes));
+    let failover = block
+        .field("failover", defaults::FAILOVER, |slot| slot.duration(&limits::FAILOVER, mistakes));
+    let endpoint_url =
+        block.field("endpoint_url", None, |slot| Some(Some(aws::url(slot, mistakes)?.to_owned())));
+    if layout == Layout::Mirror {
+        let hint =
+            "an agent that shares the shards has only parts of the files: use append, or local";
+        slot.tell("cannot be a table with `layout: mirror`", hint, mistakes);
+        return None;
+    }
+    Some(Coordinate::DynamoDb(LeaseTable {
+        name: name?.to_owned(),
+        create: create.value,
+        failover: failover.value,
+        endpoint_url: endpoint_url.value,
+    }))
 }
 
 fn rotate(slot: Slot<'_>, layout: Layout, mistakes: &mut Mistakes) -> Option<Rotate> {

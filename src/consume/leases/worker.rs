@@ -61,7 +61,7 @@ struct Entry {
     lease: Lease,
     /// When the counter was last seen to change.
     since: Instant,
-    /// When it was last heard of.
+    /// As of when it is known: a look at the table tells how it was when that was asked for, at least.
     heard: Instant,
     /// A write of it is on its way.
     busy: bool,
@@ -88,17 +88,8 @@ struct Holding {
     stopped: bool,
     /// Who asks for it is refused.
     decline: bool,
-}
-
-/// What became of a checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It stands in the table.
-    Noted,
-    /// The lease is another's.
-    Lost,
-    /// It may stand in the table or not.
-    Unknown,
+    /// Nothing is written before: the last write failed.
+    pause: Option<Instant>,
 }
 
 /// A shard that this worker holds.
@@ -120,14 +111,15 @@ pub struct Worker {
     missing: Vec<Lease>,
     /// Leases to take, to ask for or to remove, as of the last look at the table.
     planned: Vec<Write>,
-    verdicts: BTreeMap<ShardId, Verdict>,
     /// Shards that were lost since [`Worker::readable`] was last asked. They are not taken before: whoever
     /// reads them would not notice, and go on where it stood.
     lost: BTreeSet<ShardId>,
     scan_due: Instant,
     scanning: bool,
     scanned: bool,
-    /// The lease that is being added: what the table says of it meanwhile comes with the answer.
+    /// When the last look at the table that came off was asked for.
+    looked: Instant,
+    /// The lease that is being added.
     creating: Option<ShardId>,
     retired: bool,
     rng: Rng,
@@ -143,11 +135,11 @@ impl Worker {
             listed: Vec::new(),
             missing: Vec::new(),
             planned: Vec::new(),
-            verdicts: BTreeMap::new(),
             lost: BTreeSet::new(),
             scan_due: now,
             scanning: false,
             scanned: false,
+            looked: now,
             creating: None,
             retired: false,
             rng,
@@ -185,7 +177,8 @@ impl Worker {
             let expiry = self.expiry(holding);
             let leave = holding.leaving.as_ref().map(|(since, _)| *since + self.settings.failover);
             let renew = (!entry.busy).then_some(holding.renew);
-            renew.into_iter().chain(leave.filter(|_| !entry.busy)).chain([expiry]).min()
+            let due = renew.into_iter().chain(leave.filter(|_| !entry.busy));
+            due.chain(holding.pause).chain([expiry]).min()
         });
         scan.into_iter().chain(held).min()
     }
@@ -193,7 +186,7 @@ impl Worker {
     /// The table was read, in a call that was sent at `sent`.
     pub fn on_scanned(&mut self, leases: Vec<Lease>, sent: Instant, now: Instant) {
         self.scanning = false;
-        self.scanned = true;
+        (self.scanned, self.looked) = (true, sent);
         let there: BTreeSet<ShardId> = leases.iter().map(|lease| lease.shard.clone()).collect();
         let lost = &mut self.lost;
         self.entries.retain(|shard, entry| {
@@ -236,43 +229,34 @@ impl Worker {
         }
     }
 
-    /// The shard is dealt with up to here. [`Worker::verdict`] tells what became of it.
+    /// The shard is dealt with up to here, to be noted in the table while the lease is held.
     pub fn checkpoint(&mut self, shard: &ShardId, progress: Progress, now: Instant) {
         self.expire(now);
-        self.verdicts.remove(shard);
-        let Some((lease, holding)) = self.held(shard) else {
-            self.verdicts.insert(shard.clone(), Verdict::Lost);
-            return;
-        };
+        let Some((lease, holding)) = self.held(shard) else { return };
         if Checkpoint::At(progress.clone()).is_beyond(&lease.checkpoint) {
             holding.progress = Some(progress);
-        } else {
-            self.verdicts.insert(shard.clone(), Verdict::Noted);
         }
     }
 
-    /// The shard is dealt with to its end, and these go on. [`Worker::verdict`] tells what became of it.
+    /// The shard is dealt with to its end, and these go on; to be noted in the table while the lease is
+    /// held.
     pub fn finish(&mut self, shard: &ShardId, children: Vec<Child>, now: Instant) {
         self.expire(now);
-        self.verdicts.remove(shard);
-        match self.held(shard) {
-            Some((_, holding)) => holding.finished = Some(children),
-            None => {
-                self.verdicts.insert(shard.clone(), Verdict::Lost);
-            }
+        if let Some((_, holding)) = self.held(shard) {
+            holding.finished = Some(children);
         }
     }
 
-    /// The shard is not read any more, and how far it is was said before. One that was not asked for is
-    /// given to nobody, and no other is taken from now on: the agent ends.
+    /// The shard is not read any more, and how far it is was said before: it is given to who asked for
+    /// it, or to nobody where the worker retires. One that was lost and taken again meanwhile stays.
     pub fn release(&mut self, shard: &ShardId, now: Instant) {
         self.expire(now);
+        let retired = self.retired;
         let Some((_, holding)) = self.held(shard) else { return };
-        holding.stopped = true;
-        if holding.leaving.is_none() {
+        if holding.leaving.is_none() && retired {
             holding.leaving = Some((now, None));
-            self.retire();
         }
+        holding.stopped = holding.leaving.is_some();
     }
 
     /// No lease is taken from now on.
@@ -282,16 +266,45 @@ impl Worker {
         self.missing.clear();
     }
 
-    /// Returns, once, what became of the last checkpoint or end of a shard.
-    pub fn verdict(&mut self, shard: &ShardId) -> Option<Verdict> {
-        self.verdicts.remove(shard)
-    }
-
-    /// Returns true while the shard may be read here, or what was read may be written.
-    #[must_use]
-    pub fn holds(&self, shard: &ShardId) -> bool {
+    /// Returns true while the shard may be read here, and what was read of it be written.
+    pub fn may_write(&mut self, shard: &ShardId, now: Instant) -> bool {
+        self.expire(now);
         let holding = self.entries.get(shard).and_then(|entry| entry.holding.as_ref());
         holding.is_some_and(|holding| !holding.stopped)
+    }
+
+    /// Gives all that is held to nobody, and takes no other from now on. No shard may be read any more.
+    pub fn release_all(&mut self, now: Instant) {
+        self.retire();
+        let held = self.entries.iter().filter(|(_, entry)| entry.holding.is_some());
+        for shard in held.map(|(shard, _)| shard.clone()).collect::<Vec<_>>() {
+            self.release(&shard, now);
+        }
+    }
+
+    /// Returns true while a lease is this worker's, and may not be another's.
+    pub fn holds_any(&mut self, now: Instant) -> bool {
+        self.expire(now);
+        self.entries.values().any(|entry| entry.holding.is_some())
+    }
+
+    /// Drops all that is held without a word to the table, which is used in another way now.
+    pub fn disown(&mut self) {
+        self.planned.clear();
+        self.missing.clear();
+        for (shard, entry) in &mut self.entries {
+            if entry.holding.take().is_some() {
+                self.lost.insert(shard.clone());
+            }
+        }
+    }
+
+    /// Returns true where the shard is this worker's, or may become so before long: nobody else has it.
+    #[must_use]
+    pub fn expects(&self, shard: &ShardId) -> bool {
+        let Some(entry) = self.entries.get(shard) else { return true };
+        let others = entry.lease.owner.as_ref().is_some_and(|owner| *owner != self.settings.id);
+        !others && !entry.lease.is_finished()
     }
 
     /// Returns the shards that may be read, by name. Those that are not among them are read no more.
@@ -318,12 +331,6 @@ impl Worker {
         finished.chain(cleaned.map(|shard| shard.id.clone())).collect()
     }
 
-    /// Returns the shards and their owners, as far as they are not finished.
-    pub fn owners(&self) -> impl Iterator<Item = (&ShardId, Option<&str>)> {
-        let open = self.entries.iter().filter(|(_, entry)| !entry.lease.is_finished());
-        open.map(|(shard, entry)| (shard, entry.lease.owner.as_deref()))
-    }
-
     fn next_of_held(&mut self, now: Instant) -> Option<Write> {
         let shards: Vec<ShardId> = self
             .entries
@@ -338,6 +345,9 @@ impl Worker {
         let failover = self.settings.failover;
         let entry = self.entries.get(shard)?;
         let holding = entry.holding.as_ref()?;
+        if holding.pause.is_some_and(|until| now < until) {
+            return None;
+        }
         let counter = entry.lease.counter;
         let shard = shard.clone();
         if let Some(children) = &holding.finished {
@@ -398,9 +408,10 @@ impl Worker {
     fn see(&mut self, lease: Lease, sent: Instant, now: Instant) {
         let me = WorkerId::clone(&self.settings.id);
         let entry = match self.entries.get_mut(&lease.shard) {
-            None if self.creating.as_ref() == Some(&lease.shard) => return,
             None => {
-                self.entries.insert(lease.shard.clone(), Entry::new(lease, now));
+                let (shard, busy) =
+                    (lease.shard.clone(), self.creating.as_ref() == Some(&lease.shard));
+                self.entries.insert(shard, Entry { heard: sent, busy, ..Entry::new(lease, now) });
                 return;
             }
             // What a write tells is newer than a look that began before it.
@@ -416,6 +427,7 @@ impl Worker {
             entry.asked = None;
         }
         entry.become_lease(lease, now);
+        entry.heard = sent;
     }
 
     fn on_done(&mut self, write: &Write, lease: Lease, sent: Instant, now: Instant) {
@@ -423,9 +435,13 @@ impl Worker {
         let failover = self.settings.failover;
         let is_mine = lease.is_owned_by(&self.settings.id);
         let finished = lease.is_finished();
+        // What was seen of a lease while it was added is newer than what was added.
+        let is_newer = !matches!(write, Write::Create(_)) || !self.entries.contains_key(&shard);
         let entry =
             self.entries.entry(shard.clone()).or_insert_with(|| Entry::new(lease.clone(), now));
-        entry.become_lease(lease, now);
+        if is_newer {
+            entry.become_lease(lease, now);
+        }
         match write {
             Write::Take { .. } if is_mine && !finished => {
                 entry.asked = None;
@@ -444,6 +460,7 @@ impl Worker {
         if let Some(holding) = &mut entry.holding {
             holding.confirmed = holding.confirmed.max(sent);
             holding.renew = holding.confirmed + failover / SIGNS_OF_LIFE;
+            holding.pause = None;
         }
         if let Write::Renew { decline: true, .. } = write
             && let Some(holding) = &mut entry.holding
@@ -459,7 +476,6 @@ impl Worker {
             if finished {
                 entry.holding = None;
             }
-            self.verdicts.insert(shard.clone(), Verdict::Noted);
         }
         self.expire(now);
         self.consider_handing_over(&shard, now);
@@ -467,13 +483,9 @@ impl Worker {
 
     fn on_refused(&mut self, write: &Write, lease: Option<Lease>, now: Instant) {
         let shard = write.shard().clone();
-        let reports = matches!(write, Write::Checkpoint { .. });
         let Some(lease) = lease else {
             if self.entries.remove(&shard).is_some_and(|entry| entry.holding.is_some()) {
-                self.lost.insert(shard.clone());
-            }
-            if reports {
-                self.verdicts.insert(shard, Verdict::Lost);
+                self.lost.insert(shard);
             }
             return;
         };
@@ -488,49 +500,33 @@ impl Worker {
             }
             return;
         }
-        // An end that was written by an own write is no loss.
-        let noted = is_mine && reports;
         if entry.holding.take().is_some() {
-            self.lost.insert(shard.clone());
+            self.lost.insert(shard);
         }
         entry.asked = None;
-        if reports {
-            let verdict = if noted { Verdict::Noted } else { Verdict::Lost };
-            self.verdicts.insert(shard, verdict);
-        }
     }
 
     fn on_unknown(&mut self, write: &Write, now: Instant) {
-        let pause = self.settings.failover / LOOKS_WHILE_WAITING;
+        let until = now + self.settings.failover / LOOKS_WHILE_WAITING;
         let Some(entry) = self.entries.get_mut(write.shard()) else {
-            // Of a child that may not be there, the parent cannot be called finished yet.
-            self.give_up_finishing(write.shard());
+            // Until a child is there, its parent cannot be called finished; and until a parent is, no child
+            // is added: it would look as if the parent had been dealt with and cleaned away.
+            self.missing.clear();
+            self.pause_parents(write.shard(), until);
             return;
         };
-        let Some(holding) = &mut entry.holding else { return };
-        match write {
-            Write::Renew { .. } | Write::Give { .. } => holding.renew = now + pause,
-            Write::Checkpoint { shard, .. } => {
-                holding.progress = None;
-                holding.finished = None;
-                self.verdicts.insert(shard.clone(), Verdict::Unknown);
-            }
-            _ => {}
-        }
-        if let Write::Give { .. } = write {
-            // Nobody waits for it for ever: it expires.
-            entry.holding = None;
-            self.lost.insert(write.shard().clone());
+        // It is written again, until it is known to be there or the lease has run out.
+        if let Some(holding) = &mut entry.holding {
+            holding.pause = Some(until);
         }
     }
 
-    fn give_up_finishing(&mut self, child: &ShardId) {
-        for (shard, entry) in &mut self.entries {
+    fn pause_parents(&mut self, child: &ShardId, until: Instant) {
+        for entry in self.entries.values_mut() {
             let Some(holding) = &mut entry.holding else { continue };
             let children = holding.finished.as_deref().unwrap_or_default();
             if children.iter().any(|known| known.id == *child) {
-                holding.finished = None;
-                self.verdicts.insert(shard.clone(), Verdict::Unknown);
+                holding.pause = Some(until);
             }
         }
     }
@@ -540,9 +536,6 @@ impl Worker {
         for (shard, entry) in &mut self.entries {
             let Some(holding) = &entry.holding else { continue };
             if now >= holding.confirmed + failover {
-                if holding.progress.is_some() || holding.finished.is_some() {
-                    self.verdicts.insert(shard.clone(), Verdict::Lost);
-                }
                 entry.holding = None;
                 self.lost.insert(shard.clone());
             }
@@ -593,6 +586,7 @@ impl Holding {
             leaving: None,
             stopped: false,
             decline: false,
+            pause: None,
         }
     }
 }

@@ -28,7 +28,7 @@ enum Meaning {
 }
 
 /// Returns what a failed call means.
-pub(super) fn of<E>(error: &SdkError<E, HttpResponse>) -> Outcome
+pub(in crate::stream) fn of<E>(error: &SdkError<E, HttpResponse>) -> Outcome
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
@@ -64,7 +64,7 @@ pub(super) fn of_entry(
 }
 
 /// Returns the outcome of a call that cannot be made for want of a region.
-pub(super) fn no_region() -> Outcome {
+pub(in crate::stream) fn no_region() -> Outcome {
     Outcome::Unavailable {
         trouble: Trouble::Missing,
         message: "no region is set (aws.region, AWS_REGION or the profile)".to_owned(),
@@ -72,7 +72,7 @@ pub(super) fn no_region() -> Outcome {
 }
 
 /// Returns what is wrong, and in which words.
-pub(super) fn trouble(outcome: Outcome) -> (Option<Trouble>, String) {
+pub(in crate::stream) fn trouble(outcome: Outcome) -> (Option<Trouble>, String) {
     match outcome {
         Outcome::Unavailable { trouble, message } => (Some(trouble), message),
         Outcome::Refused { message }

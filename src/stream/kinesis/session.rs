@@ -28,7 +28,7 @@ use crate::config;
 
 /// How long a connection may take: a healthy one needs far less, and behind it the attempt's own
 /// timeout is still to come.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(in crate::stream) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The region of an emulator that nobody gave another one.
 const EMULATOR_REGION: Region = Region::from_static("us-east-1");
@@ -53,10 +53,7 @@ struct Session {
 impl Sessions {
     /// Opens the first one; `region` is used where `aws` names none.
     pub(super) async fn open(aws: config::Aws, region: Option<String>, timeout: Duration) -> Self {
-        let ring = tls::rustls_provider::CryptoMode::Ring;
-        let http = aws_smithy_http_client::Builder::new()
-            .tls_provider(tls::Provider::Rustls(ring))
-            .build_https();
+        let http = http_client();
         let region = aws.region.clone().or(region);
         let client = open(&aws, region.as_deref(), timeout, &http).await;
         let current = Mutex::new(Session { client, refused: false });
@@ -81,6 +78,17 @@ impl Sessions {
     pub(super) async fn refused(&self) {
         self.current.lock().await.refused = true;
     }
+}
+
+/// Returns a client of its own connections.
+pub(in crate::stream) fn http_client() -> SharedHttpClient {
+    let ring = tls::rustls_provider::CryptoMode::Ring;
+    aws_smithy_http_client::Builder::new().tls_provider(tls::Provider::Rustls(ring)).build_https()
+}
+
+/// Returns the behaviour of the SDK that all this was written for.
+pub(in crate::stream) fn behavior() -> BehaviorVersion {
+    BehaviorVersion::v2026_01_12()
 }
 
 async fn open(
@@ -111,8 +119,12 @@ async fn open(
 
 /// Loads what the SDK's own chain finds. The other endpoint is not set here: it is for Kinesis, not
 /// for STS.
-async fn load(aws: &config::Aws, region: Option<&str>, http: &SharedHttpClient) -> SdkConfig {
-    let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http.clone());
+pub(in crate::stream) async fn load(
+    aws: &config::Aws,
+    region: Option<&str>,
+    http: &SharedHttpClient,
+) -> SdkConfig {
+    let mut loader = aws_config::defaults(behavior()).http_client(http.clone());
     if let Some(profile) = &aws.profile {
         loader = loader.profile_name(profile);
     }
@@ -148,7 +160,11 @@ fn for_emulator(loader: ConfigLoader, aws: &config::Aws, http: &SharedHttpClient
     loader.region(regions).credentials_provider(credentials)
 }
 
-async fn assumed(role: &config::AssumeRole, base: &SdkConfig) -> AssumeRoleProvider {
+/// Returns the credentials of a role, which those of `base` may take on.
+pub(in crate::stream) async fn assumed(
+    role: &config::AssumeRole,
+    base: &SdkConfig,
+) -> AssumeRoleProvider {
     let mut builder = AssumeRoleProvider::builder(&role.role_arn)
         .session_name(&role.session_name)
         .configure(base);

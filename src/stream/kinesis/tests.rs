@@ -280,10 +280,10 @@ async fn empty_pages_are_walked_through() {
 #[test]
 fn a_stream_is_named_by_name_or_by_arn() {
     let arn = "arn:aws:kinesis:eu-central-1:123456789012:stream/logs";
-    assert_eq!(Name::new(arn).region(), Some("eu-central-1"));
+    assert_eq!(region(arn), Some("eu-central-1"));
     assert_eq!(Name::new(arn).name, None);
     assert_eq!(Name::new("logs").name.as_deref(), Some("logs"));
-    assert_eq!(Name::new("logs").region(), None);
+    assert_eq!(region("logs"), None);
 }
 
 /// An embedded endpoint: another implementation of the protocol than the socket above.

@@ -151,7 +151,15 @@ impl Worker {
         };
         let parents = self.listed.get(found).map(|listed| &*listed.parents).unwrap_or_default();
         self.is_dealt_with(shard)
-            && parents.iter().all(|parent| parent >= shard || self.is_done(parent))
+            && parents.iter().all(|parent| {
+                parent >= shard || (self.is_done(parent) && self.is_as_looked_at(parent))
+            })
+    }
+
+    /// Returns true where no more is known of the lease than the last look at the table told. That it tells
+    /// of no child of a parent means nothing where the parent was seen to be finished after it.
+    fn is_as_looked_at(&self, shard: &ShardId) -> bool {
+        self.entries.get(shard).is_none_or(|entry| entry.heard <= self.looked)
     }
 
     /// Returns true where the stream does not hold the shard any more. Names grow, so that one which is not

@@ -260,7 +260,7 @@ impl World {
                     let held = self
                         .agents
                         .iter()
-                        .any(|agent| agent.alive && agent.worker.holds(&seen.shard));
+                        .any(|agent| agent.alive && holds(&agent.worker, &seen.shard));
                     if held && entry.is_some_and(|entry| entry.asked.is_some()) {
                         self.stolen.insert(seen.shard.clone(), at);
                     }
@@ -346,11 +346,11 @@ impl World {
             agent.worker.release(&shard, now);
         }
         if agent.stopping {
+            agent.worker.retire();
             for (shard, next) in std::mem::take(&mut agent.reading) {
                 checkpoint(&mut agent.worker, &shard, next, now);
                 agent.worker.release(&shard, now);
             }
-            agent.worker.retire();
             let owns = |lease: &Lease| lease.is_owned_by(&agent.id) && !lease.is_finished();
             if !self.table.0.values().any(owns) {
                 agent.alive = false;
@@ -393,9 +393,6 @@ impl World {
         if self.now >= agent.checkpointed + 1_000 {
             agent.checkpointed = self.now;
         }
-        for shard in self.records.keys() {
-            agent.worker.verdict(shard);
-        }
     }
 
     fn produce(&mut self) {
@@ -409,11 +406,9 @@ impl World {
         for shard in self.records.keys() {
             let mut holders = Vec::new();
             for agent in &mut self.agents {
-                if agent.alive && agent.paused_until <= self.now {
-                    agent.worker.expire(now);
-                    if agent.worker.holds(shard) {
-                        holders.push(Arc::clone(&agent.id));
-                    }
+                let awake = agent.alive && agent.paused_until <= self.now;
+                if awake && agent.worker.may_write(shard, now) {
+                    holders.push(Arc::clone(&agent.id));
                 }
             }
             let since = self.stolen.get(shard).map(|at| self.now - at);
@@ -458,11 +453,68 @@ impl World {
     }
 }
 
+/// Returns true where the worker holds a lease that may have run out.
+fn holds(worker: &Worker, shard: &ShardId) -> bool {
+    let holding = worker.entries.get(shard).and_then(|entry| entry.holding.as_ref());
+    holding.is_some_and(|holding| !holding.stopped)
+}
+
 fn checkpoint(worker: &mut Worker, shard: &ShardId, next: u64, now: Instant) {
     if let Some(last) = next.checked_sub(1) {
         let sequence = SequenceNumber::from(&*last.to_string());
         worker.checkpoint(shard, Progress::after(sequence), now);
     }
+}
+
+/// Lets a worker do all that it wants to; what `lost` says is done, and the answer lost. Returns the writes.
+fn work(
+    worker: &mut Worker,
+    table: &mut Table,
+    now: Instant,
+    lost: impl Fn(&Write) -> bool,
+) -> Vec<Write> {
+    let me = Arc::clone(&worker.settings.id);
+    let mut writes = Vec::new();
+    while let Some(call) = worker.next(now) {
+        let Call::Write(write) = call else {
+            worker.on_scanned(table.0.values().cloned().collect(), now, now);
+            continue;
+        };
+        let outcome = table.apply(&write, &me);
+        let outcome = if lost(&write) { Outcome::Unknown(String::new()) } else { outcome };
+        worker.on_written(&write, outcome, now, now);
+        writes.push(write);
+    }
+    writes
+}
+
+#[test]
+fn what_was_noted_and_given_back_without_an_answer_is_written_again() {
+    let start = Checkpoint::TrimHorizon;
+    let settings = Settings { id: Arc::from("me"), failover: FAILOVER, start };
+    let (mut now, mut table) = (Instant::now(), Table::default());
+    let mut worker = Worker::new(settings, Rng::with_seed(0), now);
+    let world = World::new(0, 1);
+    worker.on_listed(&world.shards);
+    work(&mut worker, &mut table, now, |_| false);
+    now += FAILOVER / SIGNS_OF_LIFE;
+    work(&mut worker, &mut table, now, |_| false);
+    let shard = shard_id(0);
+    assert!(worker.may_write(&shard, now), "{table:?}");
+    checkpoint(&mut worker, &shard, 8, now);
+    worker.retire();
+    worker.release(&shard, now);
+    for lost in 0..3 {
+        let writes = work(&mut worker, &mut table, now, |_| true);
+        assert_eq!(writes.len(), 1, "{lost}: {writes:?}");
+        assert!(!worker.may_write(&shard, now));
+        now += FAILOVER / LOOKS_WHILE_WAITING;
+    }
+    work(&mut worker, &mut table, now, |_| false);
+    let lease = &table.0[&shard];
+    assert_eq!(lease.owner, None);
+    assert_eq!(lease.checkpoint, Checkpoint::At(Progress::after(SequenceNumber::from("7"))));
+    assert!(!worker.holds_any(now));
 }
 
 #[test]

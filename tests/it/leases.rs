@@ -1,0 +1,85 @@
+//! Many agents on one stream: the real binary, over ferrokinesis and a store of tables.
+//!
+//! Invariant: as [`sharing`]: what counts is what stands in the files.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::consume::endpoint;
+use super::scene::{DEADLINE, status, stop};
+use crate::sharing::{self, Place};
+use crate::support::agent::Home;
+use crate::support::dynamodb::DynamoDb;
+
+/// Three consumers divide the shards, one is stopped, one killed, one paused: every line is written once,
+/// or repeated where one was killed or paused; while answers of the table are lost.
+#[test]
+fn consumers_that_share_a_table_write_every_line_once_or_repeat_what_was_not_noted() {
+    let (kinesis, dynamodb) = (endpoint("shared", 12), DynamoDb::start());
+    dynamodb.lose_every(97);
+    let place = Place { kinesis: &kinesis, dynamodb: &dynamodb.url(), table: "leases" };
+    let outcome = sharing::share(&place, 81, Duration::ZERO, 3);
+    assert_eq!(outcome.stops, [1, 1, 1]);
+    assert_eq!(dynamodb.refused(), 0);
+    let leases = dynamodb.items("leases");
+    assert_eq!(leases.len(), sharing::SHARDS);
+    for (shard, lease) in leases {
+        let checkpoint = lease["checkpoint"]["S"].as_str().unwrap();
+        assert!(checkpoint.bytes().all(|byte| byte.is_ascii_digit()), "{shard}: {lease}");
+    }
+}
+
+/// A consumer of its own, which stops where it is told to.
+fn consume(dynamodb: &DynamoDb, settings: &str) -> String {
+    let url = dynamodb.url();
+    format!(
+        "state_dir: {{state}}
+aws: {{ endpoint_url: '{{endpoint}}' }}
+consume:
+  - name: back
+    stream: web
+    directory: {{out}}
+    coordinate: {{ dynamodb_table: leases, failover: 2 s, endpoint_url: '{url}'{settings} }}
+"
+    )
+}
+
+fn says(home: &Home, words: &str) {
+    let agent = home.start();
+    status(home, words, |status| {
+        let problems = status["consumers"][0]["problems"].as_array();
+        problems.is_some_and(|all| all.iter().any(|one| one.as_str().unwrap().contains(words)))
+    });
+    stop(agent);
+}
+
+/// A table that a fleet of KCL 3 uses is left alone, and a missing one is told.
+#[test]
+fn a_table_that_cannot_be_shared_is_refused_in_words() {
+    let kinesis = endpoint("web", 2);
+    let dynamodb = DynamoDb::start();
+    let home = Home::new(&kinesis, &consume(&dynamodb, ""));
+    says(&home, "the table leases does not exist: create it, or set coordinate.create_table");
+    assert!(dynamodb.items("leases").is_empty());
+
+    let migration = json!({ "key": { "S": "Migration3.0" }, "cv": { "S": "CLIENT_VERSION_3X" } });
+    dynamodb.put("leases-CoordinatorState", "key", &migration);
+    home.configure(&consume(&dynamodb, ", create_table: true"));
+    says(&home, "the table is used by a fleet of KCL 3, whose leader gives out the leases");
+    assert!(dynamodb.items("leases").is_empty());
+    let checked =
+        home.run(&["check", "--connect", "--config", home.config().to_str().unwrap()], DEADLINE);
+    assert_eq!(checked.code(), Some(74), "{checked:?}");
+    assert!(checked.stdout.contains("fleet of KCL 3"), "{checked:?}");
+
+    let state = json!({ "key": { "S": "Migration3.0" }, "cv": { "S": "CLIENT_VERSION_2X" } });
+    dynamodb.put("leases-CoordinatorState", "key", &state);
+    let agent = home.start();
+    status(&home, "its shards are read", |status| {
+        let shards = status["consumers"][0]["shards"].as_array();
+        shards.is_some_and(|all| all.iter().filter(|it| it["state"] == "reading").count() == 2)
+    });
+    stop(agent);
+    assert_eq!(dynamodb.refused(), 0);
+}
