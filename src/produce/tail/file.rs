@@ -27,8 +27,8 @@ use crate::produce::watch::facts::Facts;
 /// What one read takes beside the bytes before the offset.
 const STEP: usize = BLOCK - Mark::WIDTH;
 
-/// How many first bytes are remembered of each file: enough for a time stamp.
-const PREFIX: usize = 32;
+/// How many first bytes are remembered of each file: all that come before its first mark.
+const PREFIX: usize = Mark::WIDTH;
 
 /// What a turn found.
 #[derive(Debug)]

@@ -196,9 +196,10 @@ impl Tailer {
             } else if candidate.head.len() >= usize::from(known.len) {
                 known.matches(&candidate.head)
             } else {
-                // The copy is still being made.
+                // The copy is still being made, or was made of less; the original may be truncated by now.
                 let head = file.handle.as_ref().map(read_head);
                 head.is_none_or(|head| head.is_ok_and(|head| may_be_copy(&candidate.head, &head)))
+                    || !is_as_read(file)
             }
         };
         self.files.values().map(|file| &**file).find(may_be).map(|file| file.key)
@@ -320,6 +321,9 @@ impl Tailer {
             }
             let since = if candidate.facts.size == size { since } else { now };
             let waited = now.saturating_duration_since(since) >= self.flow.tail.scan_interval;
+            // Compared before it is known whether the original is whole: a truncation in between must
+            // not make its copy look like another file.
+            let differs = self.files.get(&original).is_some_and(|file| differs(&candidate, file));
             match self.files.get(&original) {
                 None => self.consider(candidate, now),
                 Some(file) if !is_as_read(file) => {
@@ -327,7 +331,7 @@ impl Tailer {
                     self.enqueue(original);
                     self.held.push((candidate, original, since));
                 }
-                Some(file) if waited || differs(&candidate, file) => self.begin(candidate, now),
+                Some(_) if waited || differs => self.begin(candidate, now),
                 Some(_) => self.held.push((candidate, original, since)),
             }
         }

@@ -16,6 +16,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -51,6 +52,8 @@ pub struct Ended {
     pub unread: u64,
     /// Why it ended, in a word for the log.
     pub reason: &'static str,
+    /// The first bytes, as far as they are remembered; none of a run before this one.
+    pub prefix: Box<[u8]>,
     /// Marks of earlier offsets; none of a run before this one.
     pub trail: Trail,
     /// Until when a copy of its beginning may be found: one that was made before the truncation and
@@ -73,6 +76,7 @@ impl Ended {
             known: Known { identity: row.identity, position: row.position },
             unread: if row.ended { 0 } else { row.size.saturating_sub(row.position.offset) },
             reason: "missing",
+            prefix: Box::default(),
             trail: Trail::default(),
             copied_until: None,
             truncated_before: i64::MAX,
@@ -83,6 +87,27 @@ impl Ended {
     fn place(&self) -> Place {
         Place { device: self.known.identity.device, inode: self.known.identity.inode }
     }
+
+    /// Returns true where `candidate` begins as this did, as far as can be told: one that is shorter
+    /// than what the fingerprint covers by the bytes that are remembered, and by its name, for two logs
+    /// may begin with the same line.
+    fn is_begun_by(&self, candidate: &Candidate) -> bool {
+        let fingerprint = self.known.identity.fingerprint;
+        if candidate.head.len() >= usize::from(fingerprint.len) {
+            return fingerprint.matches(&candidate.head);
+        }
+        let width = self.prefix.len().min(candidate.head.len());
+        candidate.head.get(..width) == self.prefix.get(..width)
+            && is_named_after(&candidate.path, &self.path)
+    }
+}
+
+/// Returns true where a rotation may have named `copy` after `original`: `app.log.1`, `app-1.log`.
+fn is_named_after(copy: &Path, original: &Path) -> bool {
+    let stem =
+        original.file_name().and_then(|name| name.as_bytes().split(|byte| *byte == b'.').next());
+    let name = copy.file_name().map(OsStrExt::as_bytes);
+    stem.zip(name).is_some_and(|(stem, name)| name.starts_with(stem))
 }
 
 /// A file that was opened and is not followed yet.
@@ -265,11 +290,12 @@ impl Generations {
                 // It was made, and written, before the truncation.
                 && candidate.facts.birth.cast_signed() <= known.truncated_before
                 && candidate.facts.modified <= known.truncated_before
-                && size < known.known.position.offset
-                && known.known.identity.fingerprint.matches(&candidate.head)
+                && (1..known.known.position.offset).contains(&size)
+                && known.is_begun_by(candidate)
         });
         for known in truncated {
-            if candidate.holds(known.trail.within(size))? {
+            let is_all_remembered = size <= known.prefix.len() as u64;
+            if is_all_remembered || candidate.holds(known.trail.within(size))? {
                 return Ok(true);
             }
         }

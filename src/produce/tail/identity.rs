@@ -86,12 +86,10 @@ impl Trail {
     /// Notes `data`, which was passed on and begins at `start`: its end, and some places within, for
     /// a whole file may be read at once.
     pub fn pass(&mut self, start: u64, data: &[u8], end: Position) {
-        let step = data.len() / Self::STEPS;
-        if step >= Mark::WIDTH {
-            for at in (1..Self::STEPS).map(|count| step.saturating_mul(count)) {
-                let mark = Mark::of(data.get(..at).unwrap_or_default());
-                self.note(Position { offset: start.saturating_add(at as u64), mark });
-            }
+        let step = (data.len() / Self::STEPS).max(Mark::WIDTH);
+        for at in (step..data.len()).step_by(step) {
+            let mark = Mark::of(data.get(..at).unwrap_or_default());
+            self.note(Position { offset: start.saturating_add(at as u64), mark });
         }
         self.note(end);
     }

@@ -503,6 +503,7 @@ impl Tailer {
             known,
             unread,
             reason,
+            prefix: file.prefix,
             trail: file.trail,
             copied_until: None,
             truncated_before: i64::MAX,

@@ -65,6 +65,49 @@ fn a_copy_that_lacks_what_was_read_before_the_truncation_is_not_read_again() {
     }
 }
 
+/// The copy is shorter than a fingerprint, and than what was read of the original, at once.
+#[test]
+fn a_short_copy_that_lacks_what_was_read_before_the_truncation_is_not_read_again() {
+    for (copied, more) in [(1, 1), (1, 5), (3, 1), (10, 20), (40, 2)] {
+        for copy_seen_first in [false, true] {
+            let mut bench = Bench::new(&["app.log*"]);
+            bench.start(false);
+            bench.append("app.log", lines(0, copied).as_bytes());
+            fs::copy(bench.path("app.log"), bench.path("app.log.1")).unwrap();
+            bench.append("app.log", lines(copied, more).as_bytes());
+            look_at(&mut bench, "app.log");
+            truncate(&bench, "app.log");
+            bench.append("app.log", b"after the truncation\n");
+            if copy_seen_first {
+                look_at_only(&mut bench, "app.log.1");
+            }
+            look_at(&mut bench, "app.log");
+            bench.step();
+            bench.step();
+            let expected = [lines(0, copied + more), "after the truncation\n".to_owned()];
+            let case = (copied, more, copy_seen_first);
+            assert_eq!(told(&bench), told_of(&expected), "{case:?}");
+            assert_eq!(bench.lost(), 0, "{case:?}");
+        }
+    }
+}
+
+/// A new log that begins as the truncated one did, with no more than a line that both have, is no copy
+/// of it.
+#[test]
+fn a_short_file_of_another_name_that_begins_like_a_truncated_one_is_read() {
+    let mut bench = Bench::new(&["*.log"]);
+    bench.start(false);
+    bench.append("app.log", lines(0, 4).as_bytes());
+    bench.step();
+    bench.append("other.log", lines(0, 3).as_bytes());
+    truncate(&bench, "app.log");
+    look_at(&mut bench, "app.log");
+    look_at(&mut bench, "other.log");
+    bench.step();
+    assert_eq!(bench.texts(), [lines(0, 4), lines(0, 3)]);
+}
+
 #[test]
 fn a_file_that_only_begins_like_a_truncated_one_is_read() {
     let mut bench = Bench::new(&["*.log"]);
