@@ -12,7 +12,7 @@ use memchr::memrchr;
 
 use super::buffer::BLOCK;
 use super::file::{Name, TailedFile, Turn, read_full, read_head, read_preceding};
-use super::generations::{Candidate, Ended, GRACE};
+use super::generations::{Candidate, Ended, FINISHED, GRACE};
 use super::identity::may_be_copy;
 use super::tailer::{Phase, TRUNCATED, Tailer};
 use super::{FileEvent, Output};
@@ -26,6 +26,8 @@ impl Tailer {
         let place = found.facts.place();
         if let Some(key) = self.places.get(&place).copied() {
             self.see_again(key, &found, now);
+        } else if self.empties.contains(place) {
+            self.see_empty(&found, now);
         } else if let Some((held, ..)) =
             self.held.iter_mut().find(|(held, ..)| held.facts.place() == place)
         {
@@ -36,15 +38,34 @@ impl Tailer {
             if let Some(other) = self.key_at(&found.path) {
                 self.lose_name(other, now);
             }
+            self.empties.lose_name(&found.path, now);
             match Candidate::open(&found.path, found.linked) {
-                // It was renamed since: a followed file stands under the path by now.
-                Ok(candidate) if self.places.contains_key(&candidate.facts.place()) => {
+                // It was renamed since: a file that is known stands under the path by now.
+                Ok(candidate) if self.is_open(candidate.facts.place()) => {
                     self.follow(Found { facts: candidate.facts, ..found }, now);
                 }
                 Ok(candidate) => self.consider(candidate, now),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => self.around.status.trouble(&found.path, &error),
             }
+        } else if !self.patterns.matches(&found.path) && self.generations.goes_on(&found.facts) {
+            self.go_on(&found, now);
+        }
+    }
+
+    /// A rotated file that was read to its end and let go has grown: whoever writes to it is late, or
+    /// does not know of the rotation.
+    fn go_on(&mut self, found: &Found, now: Instant) {
+        let opened = Candidate::open(&found.path, found.linked);
+        let known = opened.and_then(|candidate| {
+            let known = self.generations.recognise_content(&candidate)?;
+            Ok(known.map(|(known, before)| (known, before, candidate)))
+        });
+        match known {
+            Ok(Some((known, before, candidate))) => self.adopt(&known, before, candidate, now),
+            Ok(None) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => self.around.status.trouble(&found.path, &error),
         }
     }
 
@@ -116,6 +137,7 @@ impl Tailer {
 
     /// A path that was seen before stands for no file now.
     pub(super) fn observe_gone(&mut self, path: &Path, now: Instant) {
+        self.empties.lose_name(path, now);
         if let Some(key) = self.key_at(path) {
             self.lose_name(key, now);
         }
@@ -164,7 +186,7 @@ impl Tailer {
     fn consider_new(&mut self, candidate: Candidate, now: Instant) {
         if candidate.facts.size == 0 {
             // Followed from its first byte on; until then there is nothing to know it by.
-            return;
+            return self.hold_empty(candidate);
         }
         if candidate.is_compressed() {
             tracing::info!(
@@ -210,14 +232,18 @@ impl Tailer {
     pub(super) fn open_unopened(&mut self, now: Instant) {
         for (path, origin) in self.unopened.take_fresh() {
             let Ok(Some(found)) = crate::produce::watch::patterns::find(&path) else { continue };
-            let place = found.facts.place();
-            if self.is_known(place, found.facts.birth) {
-                self.unopened.opened(&path);
-            } else if found.facts.size > 0 && !self.patterns.matches(&path) {
+            let (place, birth) = (found.facts.place(), found.facts.birth);
+            if self.patterns.matches(&path) {
+                // Opened already, but where it came since its path was looked at.
+                if !self.is_known(place, birth) {
+                    self.follow(found, now);
+                }
+            } else if !self.is_known(place, birth) && found.facts.size > 0 {
                 match Candidate::open(&path, found.linked) {
                     Ok(candidate) if candidate.facts.place() == place => {
                         self.consider(Candidate { origin, ..candidate }, now);
                     }
+                    // It was renamed since, and that will be told.
                     Ok(_) => {}
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     Err(error) => {
@@ -226,14 +252,21 @@ impl Tailer {
                     }
                 }
             }
+            if self.is_known(place, birth) {
+                self.unopened.opened(&path, place);
+            }
         }
     }
 
     /// Returns true where it is decided what the file is, or will be decided without its name.
     fn is_known(&self, place: Place, birth: u64) -> bool {
-        self.places.contains_key(&place)
+        self.is_open(place)
             || self.ignored.contains(&(place, birth))
             || self.held.iter().any(|(held, ..)| held.facts.place() == place)
+    }
+
+    fn is_open(&self, place: Place) -> bool {
+        self.places.contains_key(&place) || self.empties.contains(place)
     }
 
     /// Follows a file that is not known.
@@ -289,13 +322,14 @@ impl Tailer {
         file.set_prefix(&candidate.head);
         file.until = self.once.then_some(candidate.facts.size);
         self.places.insert(candidate.facts.place(), key);
-        self.paths.insert(Arc::clone(&path), key);
+        if candidate.named {
+            self.paths.insert(Arc::clone(&path), key);
+        }
         self.announce(&file);
         let has_unread = file.has_unread();
         self.files.insert(key, Box::new(file));
         self.set_name(key, Name::found(candidate.linked));
-        self.unopened.opened(&path);
-        if !self.patterns.matches(&path) {
+        if !candidate.named || !self.patterns.matches(&path) {
             self.lose_name(key, now);
         }
         if has_unread {
@@ -319,6 +353,7 @@ impl Tailer {
             if let Err(error) = candidate.refresh() {
                 self.around.status.trouble(&candidate.path, &error);
             }
+            candidate.named = stands_at(&candidate.path, candidate.facts.place());
             let since = if candidate.facts.size == size { since } else { now };
             let waited = now.saturating_duration_since(since) >= self.flow.tail.scan_interval;
             // Compared before it is known whether the original is whole: a truncation in between must
@@ -432,7 +467,7 @@ impl Tailer {
         let Some(file) = self.files.get_mut(&key) else { return };
         let size = file.size;
         if file.offset >= size {
-            return self.end(key, size, "finished", now);
+            return self.end(key, size, FINISHED, now);
         }
         match file.turn(&self.around.budget, BLOCK, (self.around.limit.get(), true), now) {
             Ok(Turn::Chunk(chunk, _)) => self.outbox.push_back(Output::Chunk(chunk)),
@@ -448,7 +483,7 @@ impl Tailer {
 }
 
 /// Returns true where `path` stands for the file in `place`.
-fn stands_at(path: &Path, place: Place) -> bool {
+pub(super) fn stands_at(path: &Path, place: Place) -> bool {
     let found = crate::produce::watch::patterns::find(path);
     found.is_ok_and(|found| found.is_some_and(|found| found.facts.place() == place))
 }

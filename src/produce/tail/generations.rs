@@ -34,6 +34,9 @@ use crate::produce::watch::facts::{Facts, Place};
 /// count as lost: the copy was made before the truncation, so the scan that follows finds it.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
 
+/// Why a generation ends that was read to its end, without a name, and held for as long as it may be.
+pub(super) const FINISHED: &str = "finished";
+
 /// The most ended generations remembered; the oldest are forgotten first.
 const ENDED_MAX: usize = 4096;
 
@@ -125,6 +128,8 @@ pub struct Candidate {
     pub head: Vec<u8>,
     /// Whether the path is a symbolic link.
     pub linked: bool,
+    /// Whether the path stands for it as far as is known; where not, it is read like any rotated file.
+    pub named: bool,
 }
 
 impl Candidate {
@@ -143,7 +148,8 @@ impl Candidate {
         let facts = Facts::of(&metadata);
         let head = read_head(&handle)?;
         let path: Arc<Path> = Arc::from(path);
-        Ok(Self { origin: Arc::clone(&path), path, handle, facts, head, linked })
+        let origin = Arc::clone(&path);
+        Ok(Self { path, origin, handle, facts, head, linked, named: true })
     }
 
     /// Looks again: the size and the first bytes may have changed.
@@ -300,6 +306,18 @@ impl Generations {
             }
         }
         Ok(false)
+    }
+
+    /// Returns true where the file in a place is one that was read to its end and let go, and has grown
+    /// since.
+    #[must_use]
+    pub fn goes_on(&self, facts: &Facts) -> bool {
+        self.ended.iter().rev().any(|known| {
+            known.reason == FINISHED
+                && known.place() == facts.place()
+                && known.known.identity.birth == facts.birth
+                && facts.size > known.known.position.offset
+        })
     }
 
     /// Takes out the stored generations that no scan has found, to be looked for elsewhere.

@@ -10,7 +10,9 @@
 //! ```
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +21,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, TrySendError};
 
 use super::buffer::Budget;
+use super::empty::Empties;
 use super::file::{Name, TailedFile};
+use super::follow::stands_at;
 use super::generations::{Candidate, Ended, Generations};
 use super::identity::Known;
 use super::turns::PATIENCE;
@@ -31,7 +35,7 @@ use crate::position::FileKey;
 use crate::produce::merge::RecordLimit;
 use crate::produce::watch::facts::{Facts, Place};
 use crate::produce::watch::patterns::{Patterns, Walk};
-use crate::produce::watch::unopened::Unopened;
+use crate::produce::watch::unopened::{Gone, Unopened};
 use crate::produce::watch::{Change, Watch};
 
 /// Why a generation ends whose file goes on with other content.
@@ -51,7 +55,7 @@ const HOUSEKEEPING: Duration = Duration::from_millis(100);
 const OUTBOX: usize = 64;
 
 /// How long a deleted file is held after its last growth: a writer may still have it open.
-const HOLD_DELETED: Duration = Duration::from_secs(4);
+pub(super) const HOLD_DELETED: Duration = Duration::from_secs(4);
 
 /// How long a rotated file that was read to its end is held while more of them are held than
 /// `open_files`: descriptors are needed for what is still to be read.
@@ -99,8 +103,10 @@ pub struct Tailer {
     pub(super) around: Surroundings,
     pub(super) patterns: Arc<Patterns>,
     watch: Watch,
-    /// What came and was not opened yet.
+    /// What came, until it is certain that it was opened.
     pub(super) unopened: Unopened,
+    /// What is empty so far.
+    pub(super) empties: Empties,
     /// Ends when all that was there at the start has been passed on.
     pub(super) once: bool,
     /// How far the start is.
@@ -156,6 +162,7 @@ impl Tailer {
             patterns,
             watch,
             unopened: Unopened::default(),
+            empties: Empties::default(),
             once,
             phase: if first_ever { Phase::FirstEver } else { Phase::Starting },
             files: HashMap::new(),
@@ -254,15 +261,20 @@ impl Tailer {
         if self.once {
             return;
         }
-        if changes.rescan {
-            self.unopened.forget();
-            self.around.status.events_lost(&self.flow.name);
-            self.next_scan = now;
-        }
         let patterns = Arc::clone(&self.patterns);
         for step in changes.steps {
             self.unopened.take(step, |path| patterns.matches(path));
         }
+        if changes.rescan {
+            self.around.status.events_lost(&self.flow.name);
+            self.next_scan = now;
+            // Where the names are not known any more, what can still be found is looked for there.
+            self.unopened.look_at_all();
+            self.open_unopened(now);
+            self.unopened.forget();
+        }
+        // Before the names are looked at: what was opened before its coming was told has its name still.
+        self.tell_missed();
         // Names first: a rename must be known before the bytes written under the new name are read.
         let (names, data): (Vec<_>, Vec<_>) =
             changes.paths.into_iter().partition(|(_, change)| *change == Change::Name);
@@ -281,17 +293,35 @@ impl Tailer {
             }
         }
         self.open_unopened(now);
-        self.tell_missed();
     }
 
     /// Counts the files that nobody could open in time.
     fn tell_missed(&mut self) {
-        let mut missed = self.unopened.take_missed();
-        // A scan may have opened it before its coming was told: then its name is still to be lost.
-        missed.retain(|path| self.key_at(path).is_none());
-        if let Some(first) = missed.first() {
-            self.around.status.missed(&self.flow.name, first, missed.len());
+        let mut gone = self.unopened.take_gone();
+        let mut known = HashSet::new();
+        gone.retain(|gone| !self.was_opened(gone, &mut known));
+        if let Some(first) = gone.first() {
+            self.around.status.missed(&self.flow.name, &first.path, gone.len());
         }
+    }
+
+    /// Returns true where a file that is gone was opened; each of the `known` ones is taken for one.
+    fn was_opened(&self, gone: &Gone, known: &mut HashSet<FileKey>) -> bool {
+        let key = match gone.claimed {
+            Some(place) => self.places.get(&place).copied(),
+            // A scan may have opened it before its coming was told.
+            None => self.key_at(&gone.origin).or_else(|| self.key_at(&gone.path)),
+        };
+        let Some((key, file)) = key.and_then(|key| Some((key, self.files.get(&key)?))) else {
+            // What was opened, and is followed no more, has been read to its end.
+            return gone.claimed.is_some();
+        };
+        let place = Place { device: file.identity.device, inode: file.identity.inode };
+        let is_there = match file.handle.as_ref().map(File::metadata) {
+            Some(Ok(metadata)) => metadata.nlink() > 0,
+            _ => stands_at(&gone.path, place),
+        };
+        !is_there && known.insert(key)
     }
 
     fn scan(&mut self, now: Instant) {
@@ -310,6 +340,7 @@ impl Tailer {
         }
         self.around.status.scanned(self.watch.degraded(), &walk.problems);
         self.look_after_others(now);
+        self.scan_empties(now);
         self.unopened.scanned();
         if self.phase != Phase::Started {
             self.finish_start(now);
@@ -357,6 +388,7 @@ impl Tailer {
             self.lose(&lost);
         }
         self.keep_rotated(now);
+        self.keep_empties(now);
         if self.polls && now >= self.next_poll && !self.once {
             self.next_poll = now + self.flow.tail.poll_interval;
             let polled: Vec<Arc<Path>> = if self.watch.degraded().is_some() {
@@ -386,7 +418,7 @@ impl Tailer {
                 continue;
             };
             let Ok(metadata) = handle.metadata() else { continue };
-            let deleted = std::os::unix::fs::MetadataExt::nlink(&metadata) == 0;
+            let deleted = metadata.nlink() == 0;
             let hold = if deleted { HOLD_DELETED } else { self.flow.tail.hold_rotated };
             let hold = if crowded { hold.min(HOLD_CROWDED) } else { hold };
             let held_for = now.saturating_duration_since(file.nameless_since);
@@ -421,7 +453,8 @@ impl Tailer {
         let mut next = self.next_scan;
         let waiting = !self.held.is_empty()
             || self.generations.next_deadline().is_some()
-            || !self.nameless.is_empty();
+            || !self.nameless.is_empty()
+            || self.empties.any_adrift();
         if waiting {
             next = next.min(self.next_housekeeping);
         }
@@ -533,7 +566,8 @@ impl Tailer {
 
     /// Returns whether one more file may be opened.
     pub(super) fn has_descriptor(&self) -> bool {
-        self.open < self.around.descriptors.max(self.flow.tail.open_files)
+        let all = self.open.saturating_add(self.empties.len());
+        all < self.around.descriptors.max(self.flow.tail.open_files)
     }
 
     /// Returns the path's key, where it is followed.

@@ -1,17 +1,27 @@
-//! Files that came and that nobody has opened yet, followed by what events tell of their names. Pure.
+//! Files that came, followed by what events tell of their names until it is certain that they were
+//! opened. Pure.
+//!
+//! Events come late: by the time a path is looked at, a later file may stand there. So a look only
+//! *claims* a file for the one that came, a file is claimed once at a time, and every move asks for
+//! another look.
 //!
 //! Invariant: of every file whose coming was told, it is known where it stands now, or that it was
-//! opened, or that it is gone: then it is counted as missed, should anything have been written to it.
+//! opened, or that it is gone: then it is counted as missed, should anything have been written to it
+//! and nobody have opened it.
 //!
 //! ```text
 //!             written               moved within the directories that are watched
-//!  came ──▶ [unopened, by its path] ──────────────────────────────────────────────▶ by its new path
-//!                    │ opened ─▶ forgotten        │ gone, or moved where nobody looks ─▶ missed
+//!  came ──▶ [by its path] ──────────────────────────────────────────────▶ by its new path
+//!                    │ opened, and quiet           │ gone, or moved where nobody looks
+//!                    ▼                             ▼
+//!                forgotten                   opened ? forgotten : missed
 //! ```
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use super::facts::Place;
 
 /// The number that inotify gives both halves of a rename.
 pub type Rename = usize;
@@ -38,24 +48,48 @@ const FILES_MAX: usize = 16 * 1024;
 /// The most renames whose second half is awaited: it comes within a few events, or not at all.
 const LEAVING_MAX: usize = 64;
 
-/// The files that nobody has opened yet.
+/// A file that was written and is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// Where it stood last.
+    pub path: PathBuf,
+    /// The covered path under which it came.
+    pub origin: Arc<Path>,
+    /// The opened file that was claimed for it: it was missed only if that is still there, and so
+    /// another one. Nothing where none was.
+    pub claimed: Option<Place>,
+}
+
+/// The files that came.
 #[derive(Debug, Default)]
 pub struct Unopened {
-    files: HashMap<PathBuf, File>,
+    files: HashMap<Id, File>,
+    paths: HashMap<PathBuf, Id>,
+    /// Which file an opened one is taken for.
+    claims: HashMap<Place, Id>,
+    /// The files to which something happened since they were looked at.
+    fresh: BTreeSet<Id>,
+    next: Id,
     /// What was renamed and has not arrived, oldest first.
     leaving: VecDeque<Leaving>,
-    missed: Vec<PathBuf>,
+    gone: Vec<Gone>,
 }
+
+/// Numbers files in the order of their coming.
+type Id = u64;
 
 /// One of them.
 #[derive(Clone, Debug)]
 struct File {
+    path: PathBuf,
     /// The covered path under which it came.
     origin: Arc<Path>,
     /// Whether something was written to it, as far as is known.
     written: bool,
-    /// Whether something happened to it since it was looked at.
-    fresh: bool,
+    /// The opened file that a look found under its path.
+    claimed: Option<Place>,
+    /// Whether a whole scan has passed since that look.
+    late: bool,
 }
 
 /// A file between the two halves of its rename.
@@ -63,8 +97,8 @@ struct File {
 struct Leaving {
     rename: Rename,
     path: PathBuf,
-    /// Nothing where it was opened, or is none to open.
-    file: Option<File>,
+    /// Nothing where it was opened long ago, or is none to open.
+    file: Option<Id>,
     /// Whether a whole scan has passed since.
     late: bool,
 }
@@ -73,37 +107,39 @@ impl Unopened {
     /// Takes in what happened to a name; `is_covered` says whether a path is one to follow.
     pub fn take(&mut self, step: Step, is_covered: impl Fn(&Path) -> bool) {
         match step {
-            Step::Came(path) => self.put(path, false, is_covered),
+            Step::Came(path) => self.put(&path, &path, false, is_covered),
             Step::Written(path) => {
-                if let Some(file) = self.files.get_mut(&path) {
+                let id = self.paths.get(&path).copied();
+                if let Some((id, file)) = id.and_then(|id| Some((id, self.files.get_mut(&id)?))) {
                     file.written = true;
-                    file.fresh = true;
+                    self.fresh.insert(id);
                 }
             }
             Step::Left(path, rename) => {
-                let file = self.files.remove(&path);
+                let file = self.paths.remove(&path);
                 self.leaving.push_back(Leaving { rename, path, file, late: false });
                 if self.leaving.len() > LEAVING_MAX {
                     self.lose_one();
                 }
             }
             Step::Arrived(path, rename) => {
+                self.lose(&path);
                 let at = self.leaving.iter().position(|leaving| leaving.rename == rename);
                 match at.and_then(|at| self.leaving.remove(at)) {
-                    Some(Leaving { file: Some(file), .. }) => {
-                        self.miss(&path);
-                        self.files.insert(path, File { fresh: true, ..file });
+                    Some(Leaving { file: Some(id), .. }) => self.move_to(path, id),
+                    // Known by its inode, most likely; a look will tell.
+                    Some(left) if is_covered(&left.path) => {
+                        self.put(&path, &left.path, true, is_covered);
                     }
-                    // What was opened is known by its inode, whatever it is called.
-                    Some(left) if is_covered(&left.path) => self.miss(&path),
-                    _ => self.put(path, true, is_covered),
+                    _ => self.put(&path, &path, true, is_covered),
                 }
             }
-            Step::Gone(path) => self.miss(&path),
+            Step::Gone(path) => self.lose(&path),
         }
     }
 
-    /// A scan is over: what had left before the last one, and not arrived since, is gone.
+    /// A scan is over: what had left before the last one, and not arrived since, is gone; and what was
+    /// opened before it, and did not move since, is what it was taken for.
     pub fn scanned(&mut self) {
         while self.leaving.front().is_some_and(|leaving| leaving.late) {
             self.lose_one();
@@ -111,64 +147,128 @@ impl Unopened {
         for leaving in &mut self.leaving {
             leaving.late = true;
         }
+        let is_certain = |file: &File| file.late && file.claimed.is_some();
+        self.files.retain(|id, file| {
+            let forgotten = is_certain(file) && self.paths.get(&file.path) == Some(id);
+            if forgotten {
+                self.paths.remove(&file.path);
+                self.fresh.remove(id);
+                file.claimed.and_then(|place| self.claims.remove(&place));
+            }
+            file.late = true;
+            !forgotten
+        });
     }
 
-    fn lose_one(&mut self) {
-        if let Some(Leaving { path, file: Some(file), .. }) = self.leaving.pop_front()
-            && file.written
+    /// The file under `path` stands in `place`, and is open or need not be.
+    pub fn opened(&mut self, path: &Path, place: Place) {
+        let Some(id) = self.paths.get(path).copied() else { return };
+        if let Some(other) = self.claims.insert(place, id).filter(|other| *other != id)
+            && let Some(other_file) = self.files.get_mut(&other)
         {
-            self.missed.push(path);
+            // It was looked at too late, when this one stood there.
+            other_file.claimed = None;
+            self.fresh.insert(other);
+        }
+        let Some(file) = self.files.get_mut(&id) else { return };
+        file.late = false;
+        if let Some(before) = file.claimed.replace(place).filter(|before| *before != place) {
+            self.claims.remove(&before);
         }
     }
 
-    /// The file under `path` was opened, or need not be.
-    pub fn opened(&mut self, path: &Path) {
-        self.files.remove(path);
+    /// Nothing is known of any file any more: events were lost. What is not known to be open counts as gone.
+    pub fn forget(&mut self) {
+        let files = std::mem::take(self);
+        self.next = files.next;
+        self.gone = files.gone;
+        let unclaimed = files.files.into_values().filter(|file| file.claimed.is_none());
+        self.gone.extend(unclaimed.filter(|file| file.written).map(Gone::from));
     }
 
-    /// Nothing is known of any file any more: events were lost.
-    pub fn forget(&mut self) {
-        self.files.clear();
-        self.leaving.clear();
+    /// Every file is to be looked at again.
+    pub fn look_at_all(&mut self) {
+        self.fresh.extend(self.files.keys());
     }
 
     /// The file under `path` could not be opened: it is to be looked at again.
     pub fn look_again(&mut self, path: &Path) {
-        if let Some(file) = self.files.get_mut(path) {
-            file.fresh = true;
-        }
+        self.fresh.extend(self.paths.get(path));
     }
 
     /// Returns where the files stand to which something happened since the last call, each with the
-    /// covered path under which it came.
+    /// covered path under which it came; the oldest first.
     pub fn take_fresh(&mut self) -> Vec<(PathBuf, Arc<Path>)> {
-        let take = |(path, file): (&PathBuf, &mut File)| {
-            let fresh = std::mem::take(&mut file.fresh);
-            fresh.then(|| (path.clone(), Arc::clone(&file.origin)))
-        };
-        self.files.iter_mut().filter_map(take).collect()
+        let ids = std::mem::take(&mut self.fresh);
+        // One between the halves of its rename stands nowhere.
+        let files = ids.into_iter().filter_map(|id| self.files.get(&id).map(|file| (id, file)));
+        let standing = files.filter(|(id, file)| self.paths.get(&file.path) == Some(id));
+        standing.map(|(_, file)| (file.path.clone(), Arc::clone(&file.origin))).collect()
     }
 
-    /// Takes out the paths of files that were written and are gone.
-    pub fn take_missed(&mut self) -> Vec<PathBuf> {
-        std::mem::take(&mut self.missed)
+    /// Takes out the files that were written and are gone.
+    pub fn take_gone(&mut self) -> Vec<Gone> {
+        std::mem::take(&mut self.gone)
     }
 
-    fn put(&mut self, path: PathBuf, written: bool, is_covered: impl Fn(&Path) -> bool) {
-        self.miss(&path);
-        if is_covered(&path) && self.files.len() < FILES_MAX {
-            let origin = Arc::from(path.as_path());
-            self.files.insert(path, File { origin, written, fresh: true });
+    fn put(
+        &mut self,
+        path: &Path,
+        origin: &Path,
+        written: bool,
+        is_covered: impl Fn(&Path) -> bool,
+    ) {
+        self.lose(path);
+        if is_covered(origin) && self.files.len() < FILES_MAX {
+            let (id, origin) = (self.next, Arc::from(origin));
+            self.next = self.next.saturating_add(1);
+            let path = path.to_owned();
+            self.paths.insert(path.clone(), id);
+            self.files.insert(id, File { path, origin, written, claimed: None, late: false });
+            self.fresh.insert(id);
         }
+    }
+
+    fn move_to(&mut self, path: PathBuf, id: Id) {
+        let Some(file) = self.files.get_mut(&id) else { return };
+        file.path.clone_from(&path);
+        file.late = false;
+        self.paths.insert(path, id);
+        self.fresh.insert(id);
     }
 
     /// No file stands under the path any more.
-    fn miss(&mut self, path: &Path) {
-        if let Some(file) = self.files.remove(path)
+    fn lose(&mut self, path: &Path) {
+        if let Some(file) = self.paths.remove(path).and_then(|id| self.remove(id))
             && file.written
         {
-            self.missed.push(path.to_owned());
+            self.gone.push(file.into());
         }
+    }
+
+    /// The file that left longest ago has not arrived. What was claimed for it since has not been
+    /// claimed for another one, so it was that.
+    fn lose_one(&mut self) {
+        let id = self.leaving.pop_front().and_then(|leaving| leaving.file);
+        if let Some(file) = id.and_then(|id| self.remove(id))
+            && file.written
+            && file.claimed.is_none()
+        {
+            self.gone.push(file.into());
+        }
+    }
+
+    fn remove(&mut self, id: Id) -> Option<File> {
+        let file = self.files.remove(&id)?;
+        self.fresh.remove(&id);
+        file.claimed.and_then(|place| self.claims.remove(&place));
+        Some(file)
+    }
+}
+
+impl From<File> for Gone {
+    fn from(file: File) -> Self {
+        Self { path: file.path, origin: file.origin, claimed: file.claimed }
     }
 }
 
@@ -188,7 +288,15 @@ mod tests {
         let mut paths = unopened.take_fresh();
         assert_eq!(unopened.take_fresh(), []);
         paths.sort();
-        (paths, unopened.take_missed())
+        (paths, gone_from(&mut unopened))
+    }
+
+    fn gone_from(unopened: &mut Unopened) -> Vec<PathBuf> {
+        unopened.take_gone().into_iter().map(|gone| gone.path).collect()
+    }
+
+    fn place(inode: u64) -> Place {
+        Place { device: 1, inode }
     }
 
     fn came(path: &str) -> Step {
@@ -239,11 +347,11 @@ mod tests {
             unopened.take(step, is_covered);
         }
         unopened.scanned();
-        assert_eq!(unopened.take_missed(), Vec::<PathBuf>::new());
+        assert_eq!(gone_from(&mut unopened), Vec::<PathBuf>::new());
         unopened.scanned();
-        assert_eq!(unopened.take_missed(), [PathBuf::from("a.log")]);
+        assert_eq!(gone_from(&mut unopened), [PathBuf::from("a.log")]);
         unopened.scanned();
-        assert_eq!(unopened.take_missed(), Vec::<PathBuf>::new());
+        assert_eq!(gone_from(&mut unopened), Vec::<PathBuf>::new());
     }
 
     #[test]
@@ -272,15 +380,70 @@ mod tests {
         assert_eq!(after(&steps.concat()), (expected, vec![]));
     }
 
+    /// Whether it was opened, a look will tell: events may have been lost since it came.
     #[test]
-    fn what_was_opened_is_followed_by_its_inode() {
-        let new = standing(&[("opened.log", "opened.log")]);
-        assert_eq!(after(&moved("opened.log", "opened.log.1")), (new, vec![]));
+    fn what_is_moved_out_of_the_pattern_is_looked_at() {
+        let new = standing(&[("old.log", "old.log"), ("old.log.1", "old.log")]);
+        assert_eq!(after(&moved("old.log", "old.log.1")), (new, vec![]));
+    }
+
+    #[test]
+    fn of_what_was_opened_and_is_gone_it_is_told_for_what_it_was_taken() {
+        let mut unopened = Unopened::default();
+        for step in [came("a.log"), written("a.log")] {
+            unopened.take(step, is_covered);
+        }
+        unopened.opened(Path::new("a.log"), place(1));
+        unopened.take(gone("a.log"), is_covered);
+        let path = PathBuf::from("a.log");
+        let origin = Arc::from(path.as_path());
+        assert_eq!(unopened.take_gone(), [Gone { path, origin, claimed: Some(place(1)) }]);
+    }
+
+    /// The first file had been renamed, and a second one made, when the path was looked at.
+    #[test]
+    fn a_look_that_came_too_late_does_not_hide_the_older_file() {
+        let mut unopened = Unopened::default();
+        for step in [came("a.log"), written("a.log")] {
+            unopened.take(step, is_covered);
+        }
+        unopened.opened(Path::new("a.log"), place(2));
+        unopened.take_fresh();
+        for step in &moved("a.log", "a.log.1")[..] {
+            unopened.take(step.clone(), is_covered);
+        }
+        unopened.opened(Path::new("a.log"), place(2));
+        let mut fresh = unopened.take_fresh();
+        fresh.sort();
+        assert_eq!(fresh, standing(&[("a.log", "a.log"), ("a.log.1", "a.log")]));
+        unopened.take(gone("a.log.1"), is_covered);
+        let gone = unopened.take_gone();
+        assert_eq!(gone.iter().map(|gone| gone.claimed).collect::<Vec<_>>(), [None]);
+    }
+
+    #[test]
+    fn what_was_opened_and_stands_where_it_stood_is_forgotten_after_two_scans() {
         let mut unopened = Unopened::default();
         unopened.take(came("a.log"), is_covered);
-        unopened.take(written("a.log"), is_covered);
-        unopened.opened(Path::new("a.log"));
-        unopened.take(gone("a.log"), is_covered);
-        assert_eq!(unopened.take_missed(), Vec::<PathBuf>::new());
+        unopened.opened(Path::new("a.log"), place(1));
+        unopened.scanned();
+        assert_eq!(unopened.files.len(), 1);
+        unopened.scanned();
+        assert!(unopened.files.is_empty() && unopened.paths.is_empty());
+        assert!(unopened.claims.is_empty());
+    }
+
+    #[test]
+    fn what_was_written_and_is_not_known_to_be_open_is_gone_with_the_events() {
+        let mut unopened = Unopened::default();
+        for name in ["a.log", "b.log"] {
+            unopened.take(came(name), is_covered);
+            unopened.take(written(name), is_covered);
+        }
+        unopened.take(came("empty.log"), is_covered);
+        unopened.opened(Path::new("a.log"), place(1));
+        unopened.forget();
+        assert_eq!(gone_from(&mut unopened), [PathBuf::from("b.log")]);
+        assert_eq!(unopened.take_fresh(), []);
     }
 }

@@ -387,3 +387,75 @@ fn what_is_held_unread_is_bounded_in_bytes_and_in_time() {
         assert_eq!(bench.texts().concat().len() as u64, read, "{bytes} bytes, {hours} hours");
     }
 }
+
+/// A log is rotated while it is still empty, out of all directories that are watched or for good, and
+/// its server has it open and writes on.
+#[test]
+fn a_log_that_was_empty_when_it_lost_its_name_is_read() {
+    for deleted in [false, true] {
+        let mut bench = Bench::new(&["app.log"]);
+        bench.flow.tail.scan_interval = Duration::from_hours(1);
+        bench.start(false);
+        let mut server = File::create(bench.path("app.log")).unwrap();
+        look_at(&mut bench, "app.log");
+        if deleted {
+            fs::remove_file(bench.path("app.log")).unwrap();
+        } else {
+            fs::rename(bench.path("app.log"), bench.path(".state").join("app.log")).unwrap();
+        }
+        bench.append("app.log", b"the next\n");
+        look_at(&mut bench, "app.log");
+        server.write_all(b"late\n").unwrap();
+        bench.pass(Duration::from_secs(1));
+        server.write_all(b"later\n").unwrap();
+        bench.pass(Duration::from_secs(1));
+        assert_eq!(bench.texts(), ["the next\n", "late\nlater\n"], "{deleted}");
+        bench.append("app.log", b"and more\n");
+        look_at(&mut bench, "app.log");
+        assert_eq!(bench.texts()[0], "the next\nand more\n", "{deleted}");
+        assert_eq!((bench.missed(), bench.lost()), (0, 0));
+    }
+}
+
+/// An empty file is known by nothing: it holds no descriptor that another one needs, nor for ever.
+#[test]
+fn empty_files_take_no_descriptor_from_others() {
+    let mut bench = Bench::new(&["*.log"]);
+    bench.flow.tail.open_files = 4;
+    for number in 0..8 {
+        File::create(bench.path(&format!("{number}.log"))).unwrap();
+    }
+    bench.start(false);
+    let empties = |bench: &Bench| bench.tailer.as_ref().unwrap().empties.len();
+    assert_eq!(empties(&bench), 4);
+    for number in 0..3 {
+        bench.append(&format!("{number}.log"), format!("{number}\n").as_bytes());
+    }
+    bench.step();
+    assert_eq!(bench.texts().len(), 3);
+    assert_eq!(empties(&bench), 1);
+    for number in 0..8 {
+        fs::remove_file(bench.path(&format!("{number}.log"))).unwrap();
+    }
+    bench.step();
+    bench.pass(Duration::from_secs(5));
+    assert_eq!(empties(&bench), 0);
+}
+
+/// The server was never told of the rotation, or only after the file had been let go.
+#[test]
+fn a_rotated_file_that_was_let_go_is_read_on_when_it_grows() {
+    let mut bench = Bench::new(&["app.log"]);
+    bench.append("app.log", b"one\n");
+    bench.start(false);
+    bench.rename("app.log", "app.log.1");
+    bench.append("app.log", b"two\n");
+    for _ in 0..3 {
+        bench.pass(bench.flow.tail.hold_rotated);
+    }
+    assert!(bench.seen.values().next().unwrap().closed);
+    bench.append("app.log.1", b"late\n");
+    look_at(&mut bench, "app.log.1");
+    assert_eq!(bench.texts(), ["one\nlate\n", "two\n"]);
+    assert_eq!(bench.seen.len(), 2);
+}
