@@ -3,11 +3,9 @@
 //! Invariant: what the endpoint stored and what the agent had committed at each end are the only
 //! sources of what is expected; the agent's own counters prove nothing here.
 
-use std::time::{Duration, Instant};
-
 use super::effort;
 use super::scene::{DEADLINE, Scene, Settings, number, stop};
-use crate::support::endpoint::Script;
+use crate::support::endpoint::{Log, Script};
 use crate::support::oracle::{Allowance, Layout, Order};
 use crate::support::writer::{LogWriter, Pace};
 
@@ -30,15 +28,6 @@ fn load(scene: &Scene) -> Vec<LogWriter> {
 /// Waits until so many records more than `stored` are stored.
 fn wait_for_more(scene: &Scene, stored: u64, more: u64) {
     scene.wait("records arrive", |log| log.stored >= stored + more);
-}
-
-/// Waits until the endpoint has taken in what a dead agent had sent, the bytes in sockets included.
-fn taken_in(scene: &Scene) {
-    let end = Instant::now() + DEADLINE;
-    while scene.endpoint.connections() > 0 {
-        assert!(Instant::now() < end, "a connection of a dead agent stays open");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 /// Returns the bytes of the files that are committed, as a stopped agent left them.
@@ -79,7 +68,7 @@ fn killed_time_and_again_under_load_it_loses_nothing() {
     let scene = Scene::new(seed, &Settings::default(), Script::healthy());
     let writers = load(&scene);
     let mut draws = fastrand::Rng::with_seed(seed);
-    let (mut kills, mut allowed, mut before) = (0, 0, 0);
+    let (mut kills, mut allowed, mut most, mut before) = (0, 0, 0, 0);
     for kill in effort::tries(KILLS) {
         let (stored, bytes) = scene.settled(|log| (log.stored, log.stored_bytes));
         scene.endpoint.begin_run();
@@ -88,7 +77,7 @@ fn killed_time_and_again_under_load_it_loses_nothing() {
         let more = draws.u64(0..60);
         wait_for_more(&scene, stored, more);
         agent.kill();
-        taken_in(&scene);
+        scene.endpoint.take_in_all(DEADLINE);
         let stored_in_run = scene.settled(|log| log.stored_bytes) - bytes;
         let after = committed(&scene);
         assert!(after >= before, "kill {kill}: {after} bytes are committed, and were {before}");
@@ -97,15 +86,19 @@ fn killed_time_and_again_under_load_it_loses_nothing() {
             "kill {kill}: {} bytes committed, {stored_in_run} stored: ahead of the stream",
             after - before,
         );
-        allowed += stored_in_run - (after - before);
+        let uncommitted = stored_in_run - (after - before);
+        (allowed, most) = (allowed + uncommitted, uncommitted.max(most));
         before = after;
         kills += 1;
     }
     scene.endpoint.begin_run();
+    let unknown = scene.settled(Log::unknown_bytes);
     let report = finish(&scene, writers);
+    // A busy machine may keep an answer back for longer than the agent waits for it.
+    allowed += scene.settled(Log::unknown_bytes) - unknown;
     eprintln!(
         "{report}tried: {kills} kills from seed {seed}, {} lines, lost {}, {} bytes twice of {allowed} \
-         allowed (stored and not committed)",
+         allowed (stored and not committed; by one kill at most {most})",
         report.written, report.missing.count, report.duplicate_bytes,
     );
     report.assert_within(Allowance::bytes(allowed));

@@ -253,10 +253,28 @@ impl FaultEndpoint {
         self.with_log(|log| log.resent_accepted.clone())
     }
 
-    /// Returns how many connections are open: with none, all that was sent has been taken in.
-    #[must_use]
-    pub fn connections(&self) -> usize {
-        self.shared.lock().connections.len()
+    /// Waits until all that clients which are gone by now had sent is taken in, what stands in the
+    /// sockets of connections that nobody has accepted yet included.
+    ///
+    /// # Panics
+    /// Where a client is not gone, at the deadline.
+    pub fn take_in_all(&self, deadline: Duration) {
+        let end = Instant::now() + deadline;
+        let wait = |holds: &dyn Fn(&State) -> bool| {
+            while !holds(&self.shared.lock()) {
+                assert!(Instant::now() < end, "a connection of a client that is gone stays open");
+                thread::sleep(Duration::from_millis(1));
+            }
+        };
+        // Connections are accepted in their order: once this one is, all before it are.
+        let last = TcpStream::connect(self.address).unwrap();
+        let own = last.local_addr().ok();
+        wait(&|state| {
+            let mut connections = state.connections.values();
+            connections.any(|connection| connection.peer_addr().ok() == own)
+        });
+        drop(last);
+        wait(&|state| state.connections.is_empty());
     }
 
     /// Looks into the log.

@@ -258,6 +258,15 @@ pub struct Judge {
     report: Report,
 }
 
+/// What is missing, by file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MissingFiles {
+    /// Files of which no line arrived, and some were written.
+    pub whole: u64,
+    /// Missing lines of files of which others arrived.
+    pub lines_of_others: u64,
+}
+
 /// What has arrived of one writer.
 #[derive(Debug, Default)]
 struct Arrived {
@@ -303,6 +312,29 @@ impl Judge {
             }
         }
         (first, count)
+    }
+
+    /// Returns what has not arrived of all that was minted until now, file by file.
+    #[must_use]
+    pub fn missing_files(&self) -> MissingFiles {
+        let mut missing = MissingFiles::default();
+        for (writer, written) in (0..).zip(self.oracle.lock().iter()) {
+            let seen = self.arrived.get(&writer).map_or(&[][..], |arrived| &arrived.seen);
+            let has =
+                |place: &u64| seen.get(usize::try_from(*place).unwrap()).is_some_and(|seen| *seen);
+            let ends = written.files.iter().copied().chain([written.lines]);
+            let mut start = 0;
+            for end in ends {
+                let lines = end - start;
+                match lines - (start..end).filter(has).count() as u64 {
+                    0 => {}
+                    lost if lost == lines => missing.whole += 1,
+                    lost => missing.lines_of_others += lost,
+                }
+                start = end;
+            }
+        }
+        missing
     }
 
     /// Returns the judgement over all that was minted until now.

@@ -8,7 +8,7 @@ use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 
-use super::raw::{post, post_signed, put, put_body};
+use super::raw::{post, post_signed, put, put_body, send_and_go};
 use crate::support::endpoint::{Delivery, EntryOutcome, FaultEndpoint, Options, Script, shards};
 
 /// Returns the SDK's client of an endpoint.
@@ -61,6 +61,18 @@ fn the_sdk_can_put_and_the_log_holds_what_it_put() {
     let request = &endpoint.requests()[0];
     assert_eq!((&*request.operation, request.entries, request.bytes), ("PutRecords", 10, 60));
     assert_eq!(request.outcomes, vec![EntryOutcome::Accepted; 10]);
+}
+
+/// What a client had sent when it was gone is taken in, also where nobody had accepted its connection.
+#[test]
+fn all_that_dead_clients_sent_can_be_waited_for() {
+    let endpoint = FaultEndpoint::start(Script::healthy());
+    for sent in 1..=200 {
+        let body = put_body(&[("key", b"data\n")]);
+        send_and_go(endpoint.address(), "PutRecords", &body);
+        endpoint.take_in_all(Duration::from_mins(1));
+        assert_eq!(endpoint.with_log(|log| log.stored), sent);
+    }
 }
 
 /// The stream can be described, by name and by ARN, and its shards cover all hashes.

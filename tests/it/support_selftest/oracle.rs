@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::support::endpoint::Accepted;
-use crate::support::oracle::{Allowance, Layout, Oracle, Order, Report, Shape};
+use crate::support::oracle::{Allowance, Layout, MissingFiles, Oracle, Order, Report, Shape};
 
 /// Returns 200 lines of each of two writers, and the oracle that minted them.
 fn minted(shape: Shape) -> (Oracle, Vec<Vec<u8>>) {
@@ -165,6 +165,27 @@ fn order_is_judged_within_its_scope() {
     let swapped = [first[1].clone(), first[0].clone()];
     assert_eq!(judge(&swapped, Order::WithinFile), 1);
     assert_eq!(judge(&swapped, Order::Any), 0);
+}
+
+/// A file of which nothing came is told from one of which something is missing.
+#[test]
+fn what_is_missing_is_told_by_file() {
+    let oracle = Oracle::new(1, Shape::Plain);
+    let mut minters = [oracle.minter(), oracle.minter()];
+    let mut files = Vec::new();
+    for lines in [5, 3, 0, 4] {
+        for minter in &mut minters {
+            files.push((0..lines).map(|_| minter.next_line()).collect::<Vec<_>>());
+            minter.next_file();
+        }
+    }
+    // The second file of the one writer is lost, and a line of each of two files of the other.
+    files[2].clear();
+    files[1].pop();
+    files[7].remove(0);
+    let mut judge = oracle.judge(Layout::Slices, Order::WithinFile);
+    files.iter().for_each(|lines| judge.record(&lines.concat()));
+    assert_eq!(judge.missing_files(), MissingFiles { whole: 1, lines_of_others: 2 });
 }
 
 /// A run sent again from an earlier place doubles lines, and is no disorder.

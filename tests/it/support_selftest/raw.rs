@@ -50,8 +50,23 @@ pub(super) fn post_signed(
     patience: Duration,
     authorization: Option<&str>,
 ) -> Seen {
-    let mut socket = TcpStream::connect(address).unwrap();
+    let mut socket = send(address, operation, body, authorization);
     socket.set_read_timeout(Some(patience)).unwrap();
+    receive(&mut socket)
+}
+
+/// Sends one signed request, and goes without waiting for what comes back.
+pub(super) fn send_and_go(address: SocketAddr, operation: &str, body: &[u8]) {
+    drop(send(address, operation, body, Some(AUTHORIZATION)));
+}
+
+fn send(
+    address: SocketAddr,
+    operation: &str,
+    body: &[u8],
+    authorization: Option<&str>,
+) -> TcpStream {
+    let mut socket = TcpStream::connect(address).unwrap();
     let signed = authorization.map(|value| format!("Authorization: {value}\r\n"));
     let head = format!(
         "POST / HTTP/1.1\r\nHost: {address}\r\nX-Amz-Target: Kinesis_20131202.{operation}\r\n\
@@ -61,7 +76,7 @@ pub(super) fn post_signed(
     );
     // An endpoint that cuts early may refuse the body: what counts is what is read then.
     socket.write_all(head.as_bytes()).and_then(|()| socket.write_all(body)).ok();
-    receive(&mut socket)
+    socket
 }
 
 /// Reads an answer to the length it announces.
