@@ -133,7 +133,7 @@ impl Phase {
     }
 
     fn copies_and_truncates(&self) -> bool {
-        self.mode.directives.contains("copytruncate")
+        self.mode.copies_and_truncates()
     }
 
     fn start(&self) -> Agent {
@@ -232,7 +232,7 @@ impl Phase {
         let report = self.judge.lock().unwrap().take().unwrap().finish();
         let kept = self.disk.finish();
         let mut wrong = self.mode.verdict(&report, &self.endpoint, (missing, lost));
-        if !self.copies_and_truncates() {
+        if !self.mode.copies_and_truncates() {
             wrong.extend(unaccounted(&report, files, missed));
         }
         wrong.extend((!arrived).then(|| format!("not all arrived within {DEADLINE:?}")));
@@ -269,6 +269,10 @@ impl Phase {
 }
 
 impl Mode {
+    fn copies_and_truncates(&self) -> bool {
+        self.directives.contains("copytruncate")
+    }
+
     /// Returns what is wrong with what arrived.
     fn verdict(
         &self,

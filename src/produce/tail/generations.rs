@@ -274,6 +274,13 @@ impl Generations {
     ) -> io::Result<Option<(Ended, Preceding)>> {
         for at in (0..self.ended.len()).rev() {
             let Some(known) = self.ended.get(at) else { continue };
+            if known.place() != candidate.facts.place()
+                && !candidate.head.starts_with(&known.prefix)
+            {
+                // Nearly all are ruled out here: thousands may be known where files rotate fast, and a
+                // fingerprint of each is dear.
+                continue;
+            }
             let (verdict, before) = candidate.compare(&known.known)?;
             if matches!(verdict, Verdict::Same | Verdict::Copy) {
                 return Ok(self.ended.remove(at).map(|known| (known, before)));
