@@ -41,6 +41,8 @@ mod faults;
 #[cfg(feature = "demo")]
 #[path = "it/ferrokinesis.rs"]
 mod ferrokinesis;
+#[path = "it/field.rs"]
+mod field;
 #[path = "it/formats.rs"]
 mod formats;
 #[path = "it/healing.rs"]

@@ -46,7 +46,8 @@ pub enum Verdict {
 pub fn compare(known: &Known, file: &Evidence<'_>) -> Verdict {
     let own = &known.identity;
     let same_place = own.device == file.facts.device && own.inode == file.facts.inode;
-    // Where either has no birth time, it says nothing.
+    // Where either has no birth time, it says nothing. Born at different times in one place, the one
+    // was deleted before the other was made, and that cannot be a copy of it, however equal they are.
     let same_birth = own.birth == file.facts.birth || own.birth == 0 || file.facts.birth == 0;
     let same_content = file.facts.size >= known.position.offset
         && own.fingerprint.matches(file.head)
@@ -56,7 +57,7 @@ pub fn compare(known: &Known, file: &Evidence<'_>) -> Verdict {
     let telling = own.fingerprint.len > 0;
     match (same_place, same_content) {
         (true, true) if same_birth => Verdict::Same,
-        (_, true) if telling => Verdict::Copy,
+        (false, true) if telling => Verdict::Copy,
         (true, _) => Verdict::Replaced,
         (false, _) => Verdict::Other,
     }
@@ -199,6 +200,8 @@ mod tests {
             position: Position::default(),
         };
         assert_eq!(compare(&empty, &evidence(reborn, TEXT, 0)), Verdict::Replaced);
+        let read = known(TEXT.len());
+        assert_eq!(compare(&read, &evidence(reborn, TEXT, TEXT.len())), Verdict::Replaced);
         let unknown = Facts { birth: 0, ..facts(7) };
         assert_eq!(compare(&empty, &evidence(unknown, TEXT, 0)), Verdict::Same);
     }
