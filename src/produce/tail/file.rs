@@ -9,7 +9,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,7 +22,7 @@ use super::buffer::{BLOCK, Budget, PIECE};
 use super::identity::Trail;
 use super::{Chunk, Progress};
 use crate::position::{FileKey, Fingerprint, Identity, Mark, Position, Preceding, Span};
-use crate::produce::watch::facts::Facts;
+use crate::produce::watch::facts::{Facts, Place};
 
 /// What one read takes beside the bytes before the offset.
 const STEP: usize = BLOCK - Mark::WIDTH;
@@ -120,6 +120,8 @@ pub struct TailedFile {
     pub queued: bool,
     /// Where reading ends, for `--once`.
     pub until: Option<u64>,
+    /// Whether it was taken for one whose deletion was told.
+    pub told_gone: bool,
 }
 
 impl TailedFile {
@@ -158,7 +160,21 @@ impl TailedFile {
             progress: Arc::new(progress),
             queued: false,
             until: None,
+            told_gone: false,
         }
+    }
+
+    /// Returns its device and inode.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place { device: self.identity.device, inode: self.identity.inode }
+    }
+
+    /// Returns true where no name stands for the open file any more, on the whole disk.
+    #[must_use]
+    pub fn is_deleted(&self) -> bool {
+        let metadata = self.handle.as_ref().map(File::metadata);
+        metadata.is_some_and(|metadata| metadata.is_ok_and(|metadata| metadata.nlink() == 0))
     }
 
     /// Returns where reading stands, with its mark.

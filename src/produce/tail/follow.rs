@@ -253,7 +253,7 @@ impl Tailer {
                 }
             }
             if self.is_known(place, birth) {
-                self.unopened.opened(&path, place);
+                self.unopened.opened(&path, place, birth);
             }
         }
     }

@@ -10,7 +10,6 @@
 //! ```
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -298,30 +297,35 @@ impl Tailer {
     /// Counts the files that nobody could open in time.
     fn tell_missed(&mut self) {
         let mut gone = self.unopened.take_gone();
-        let mut known = HashSet::new();
-        gone.retain(|gone| !self.was_opened(gone, &mut known));
+        gone.retain(|gone| !self.was_opened(gone));
         if let Some(first) = gone.first() {
             self.around.status.missed(&self.flow.name, &first.path, gone.len());
         }
     }
 
-    /// Returns true where a file that is gone was opened; each of the `known` ones is taken for one.
-    fn was_opened(&self, gone: &Gone, known: &mut HashSet<FileKey>) -> bool {
+    /// Returns true where a file that is gone was opened. Each one that is followed is taken for one.
+    fn was_opened(&mut self, gone: &Gone) -> bool {
         let key = match gone.claimed {
-            Some(place) => self.places.get(&place).copied(),
-            // A scan may have opened it before its coming was told.
-            None => self.key_at(&gone.origin).or_else(|| self.key_at(&gone.path)),
+            Some(place) => match self.places.get(&place) {
+                Some(key) => Some(*key),
+                // What was opened, and is followed no more, has been read to its end.
+                None => return true,
+            },
+            // No look found it where it was told to be: it had moved on, or a scan had opened it
+            // before its coming was told. Then one that came under its path is deleted, and is taken
+            // for no other one.
+            None => self.files.values().map(|file| &**file).find_map(|file| {
+                let is_free = file.origin == gone.origin && !file.told_gone;
+                let is_it = is_free && !self.unopened.is_claimed(file.place()) && file.is_deleted();
+                is_it.then_some(file.key)
+            }),
         };
-        let Some((key, file)) = key.and_then(|key| Some((key, self.files.get(&key)?))) else {
-            // What was opened, and is followed no more, has been read to its end.
-            return gone.claimed.is_some();
+        let Some(file) = key.and_then(|key| self.files.get_mut(&key)) else { return false };
+        let is_gone = match &file.handle {
+            Some(_) => file.is_deleted(),
+            None => !stands_at(&gone.path, file.place()),
         };
-        let place = Place { device: file.identity.device, inode: file.identity.inode };
-        let is_there = match file.handle.as_ref().map(File::metadata) {
-            Some(Ok(metadata)) => metadata.nlink() > 0,
-            _ => stands_at(&gone.path, place),
-        };
-        !is_there && known.insert(key)
+        is_gone && !std::mem::replace(&mut file.told_gone, true)
     }
 
     fn scan(&mut self, now: Instant) {

@@ -1,9 +1,9 @@
 //! Files that came, followed by what events tell of their names until it is certain that they were
 //! opened. Pure.
 //!
-//! Events come late: by the time a path is looked at, a later file may stand there. So a look only
-//! *claims* a file for the one that came, a file is claimed once at a time, and every move asks for
-//! another look.
+//! Events come late: by the time a path is looked at, a later file may stand there, never an earlier one.
+//! So a look only *claims* a file for the one that came, and every move asks for another look. Of the
+//! files that were claimed for one the oldest is right, and of those that one was claimed for the youngest.
 //!
 //! Invariant: of every file whose coming was told, it is known where it stands now, or that it was
 //! opened, or that it is gone: then it is counted as missed, should anything have been written to it
@@ -86,8 +86,8 @@ struct File {
     origin: Arc<Path>,
     /// Whether something was written to it, as far as is known.
     written: bool,
-    /// The opened file that a look found under its path.
-    claimed: Option<Place>,
+    /// The opened file that a look found under its path, and when that was born.
+    claimed: Option<(Place, u64)>,
     /// Whether a whole scan has passed since that look.
     late: bool,
 }
@@ -153,26 +153,36 @@ impl Unopened {
             if forgotten {
                 self.paths.remove(&file.path);
                 self.fresh.remove(id);
-                file.claimed.and_then(|place| self.claims.remove(&place));
+                file.claimed.and_then(|(place, _)| self.claims.remove(&place));
             }
             file.late = true;
             !forgotten
         });
     }
 
-    /// The file under `path` stands in `place`, and is open or need not be.
-    pub fn opened(&mut self, path: &Path, place: Place) {
-        let Some(id) = self.paths.get(path).copied() else { return };
-        if let Some(other) = self.claims.insert(place, id).filter(|other| *other != id)
+    /// The file under `path` stands in `place`, was born at `birth`, and is open or need not be.
+    pub fn opened(&mut self, path: &Path, place: Place, birth: u64) {
+        let Some((id, file)) = self.paths.get(path).and_then(|id| Some((*id, self.files.get(id)?)))
+        else {
+            return;
+        };
+        let other = self.claims.get(&place).copied().filter(|other| *other != id);
+        let has_older = file.claimed.is_some_and(|(known, born)| known != place && born <= birth);
+        if has_older || other.is_some_and(|other| other > id) {
+            // The look came late: the file had moved on, and a later one stands there.
+            return;
+        }
+        if let Some(other) = other
             && let Some(other_file) = self.files.get_mut(&other)
         {
-            // It was looked at too late, when this one stood there.
             other_file.claimed = None;
             self.fresh.insert(other);
         }
+        self.claims.insert(place, id);
         let Some(file) = self.files.get_mut(&id) else { return };
         file.late = false;
-        if let Some(before) = file.claimed.replace(place).filter(|before| *before != place) {
+        let before = file.claimed.replace((place, birth)).map(|(before, _)| before);
+        if let Some(before) = before.filter(|before| *before != place) {
             self.claims.remove(&before);
         }
     }
@@ -184,6 +194,12 @@ impl Unopened {
         self.gone = files.gone;
         let unclaimed = files.files.into_values().filter(|file| file.claimed.is_none());
         self.gone.extend(unclaimed.filter(|file| file.written).map(Gone::from));
+    }
+
+    /// Returns true where the opened file in a place is taken for one that came.
+    #[must_use]
+    pub fn is_claimed(&self, place: Place) -> bool {
+        self.claims.contains_key(&place)
     }
 
     /// Every file is to be looked at again.
@@ -261,14 +277,15 @@ impl Unopened {
     fn remove(&mut self, id: Id) -> Option<File> {
         let file = self.files.remove(&id)?;
         self.fresh.remove(&id);
-        file.claimed.and_then(|place| self.claims.remove(&place));
+        file.claimed.and_then(|(place, _)| self.claims.remove(&place));
         Some(file)
     }
 }
 
 impl From<File> for Gone {
     fn from(file: File) -> Self {
-        Self { path: file.path, origin: file.origin, claimed: file.claimed }
+        let claimed = file.claimed.map(|(place, _)| place);
+        Self { path: file.path, origin: file.origin, claimed }
     }
 }
 
@@ -393,7 +410,7 @@ mod tests {
         for step in [came("a.log"), written("a.log")] {
             unopened.take(step, is_covered);
         }
-        unopened.opened(Path::new("a.log"), place(1));
+        unopened.opened(Path::new("a.log"), place(1), 1);
         unopened.take(gone("a.log"), is_covered);
         let path = PathBuf::from("a.log");
         let origin = Arc::from(path.as_path());
@@ -407,12 +424,12 @@ mod tests {
         for step in [came("a.log"), written("a.log")] {
             unopened.take(step, is_covered);
         }
-        unopened.opened(Path::new("a.log"), place(2));
+        unopened.opened(Path::new("a.log"), place(2), 2);
         unopened.take_fresh();
         for step in &moved("a.log", "a.log.1")[..] {
             unopened.take(step.clone(), is_covered);
         }
-        unopened.opened(Path::new("a.log"), place(2));
+        unopened.opened(Path::new("a.log"), place(2), 2);
         let mut fresh = unopened.take_fresh();
         fresh.sort();
         assert_eq!(fresh, standing(&[("a.log", "a.log"), ("a.log.1", "a.log")]));
@@ -421,11 +438,37 @@ mod tests {
         assert_eq!(gone.iter().map(|gone| gone.claimed).collect::<Vec<_>>(), [None]);
     }
 
+    /// The path was looked at when it stood for a later file already.
+    #[test]
+    fn a_look_that_came_too_late_does_not_take_a_claim_back() {
+        let mut unopened = Unopened::default();
+        for step in [came("a.log"), written("a.log")] {
+            unopened.take(step, is_covered);
+        }
+        unopened.opened(Path::new("a.log"), place(1), 1);
+        for step in &moved("a.log", "a.log.1")[..] {
+            unopened.take(step.clone(), is_covered);
+        }
+        unopened.take(written("a.log"), is_covered);
+        for younger_first in [true, false] {
+            let looks = [("a.log", 2), ("a.log.1", 2)];
+            let looks = if younger_first { looks } else { [looks[1], looks[0]] };
+            for (path, inode) in looks {
+                unopened.opened(Path::new(path), place(inode), inode);
+            }
+        }
+        unopened.take(gone("a.log.1"), is_covered);
+        unopened.take(gone("a.log"), is_covered);
+        let gone = unopened.take_gone();
+        let claims = gone.iter().map(|gone| gone.claimed).collect::<Vec<_>>();
+        assert_eq!(claims, [Some(place(1)), Some(place(2))]);
+    }
+
     #[test]
     fn what_was_opened_and_stands_where_it_stood_is_forgotten_after_two_scans() {
         let mut unopened = Unopened::default();
         unopened.take(came("a.log"), is_covered);
-        unopened.opened(Path::new("a.log"), place(1));
+        unopened.opened(Path::new("a.log"), place(1), 1);
         unopened.scanned();
         assert_eq!(unopened.files.len(), 1);
         unopened.scanned();
@@ -441,7 +484,7 @@ mod tests {
             unopened.take(written(name), is_covered);
         }
         unopened.take(came("empty.log"), is_covered);
-        unopened.opened(Path::new("a.log"), place(1));
+        unopened.opened(Path::new("a.log"), place(1), 1);
         unopened.forget();
         assert_eq!(gone_from(&mut unopened), [PathBuf::from("b.log")]);
         assert_eq!(unopened.take_fresh(), []);
