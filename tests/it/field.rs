@@ -241,8 +241,8 @@ fn shifted_clock(scene: &Scene) -> (PathBuf, PathBuf) {
     let (library, offset) = (dir.join("clock.so"), dir.join("offset"));
     fs::write(&offset, 0_i64.to_ne_bytes()).unwrap();
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/clock.c");
-    let mut compiler = Command::new("cc");
-    let compiled = compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
+    let mut cc = Command::new("cc");
+    let compiled = cc.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
     assert!(compiled.expect("a C compiler, as for the build").success());
     (library, offset)
 }

@@ -55,6 +55,10 @@ impl Empties {
         self.files.insert(place, Empty { candidate, adrift_since: None });
     }
 
+    fn name_at(&self, path: &Path) -> Option<Place> {
+        self.paths.get(path).copied()
+    }
+
     /// A path stands for another file now, or for none.
     pub(super) fn lose_name(&mut self, path: &Path, now: Instant) {
         let place = self.paths.remove(path);
@@ -139,6 +143,17 @@ impl Tailer {
         match candidate.refresh() {
             Ok(()) => self.consider(candidate, now),
             Err(error) => self.around.status.trouble(&candidate.path, &error),
+        }
+    }
+
+    /// Whatever else was known under a path has lost it: the file in `place` stands there.
+    pub(super) fn yield_path(&mut self, path: &Path, place: Place, now: Instant) {
+        let other = self.key_at(path).and_then(|key| self.files.get(&key));
+        if let Some(key) = other.filter(|other| other.place() != place).map(|other| other.key) {
+            self.lose_name(key, now);
+        }
+        if self.empties.name_at(path).is_some_and(|other| other != place) {
+            self.empties.lose_name(path, now);
         }
     }
 

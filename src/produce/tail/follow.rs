@@ -24,6 +24,7 @@ impl Tailer {
     /// Takes note of a file that a scan or an event found under a path.
     pub(super) fn follow(&mut self, found: Found, now: Instant) {
         let place = found.facts.place();
+        self.yield_path(&found.path, place, now);
         if let Some(key) = self.places.get(&place).copied() {
             self.see_again(key, &found, now);
         } else if self.empties.contains(place) {
@@ -35,10 +36,6 @@ impl Tailer {
         } else if self.patterns.matches(&found.path)
             && !self.ignored.contains(&(place, found.facts.birth))
         {
-            if let Some(other) = self.key_at(&found.path) {
-                self.lose_name(other, now);
-            }
-            self.empties.lose_name(&found.path, now);
             match Candidate::open(&found.path, found.linked) {
                 // It was renamed since: a file that is known stands under the path by now.
                 Ok(candidate) if self.is_open(candidate.facts.place()) => {
@@ -144,7 +141,7 @@ impl Tailer {
     }
 
     /// No pattern finds the file any more: what is left is read from its descriptor.
-    fn lose_name(&mut self, key: FileKey, now: Instant) {
+    pub(super) fn lose_name(&mut self, key: FileKey, now: Instant) {
         let Some(file) = self.files.get_mut(&key) else { return };
         if self.paths.get(&file.path) == Some(&key) {
             self.paths.remove(&file.path);
@@ -323,6 +320,7 @@ impl Tailer {
         file.until = self.once.then_some(candidate.facts.size);
         self.places.insert(candidate.facts.place(), key);
         if candidate.named {
+            self.yield_path(&path, candidate.facts.place(), now);
             self.paths.insert(Arc::clone(&path), key);
         }
         self.announce(&file);

@@ -533,6 +533,7 @@ impl Tailer {
         }));
         let known = Known { identity: file.identity, position: file.position() };
         let unread = size_before.saturating_sub(file.offset);
+        let prefix = file.prefix().into();
         let mut ended = Ended {
             key,
             path: file.path,
@@ -540,7 +541,7 @@ impl Tailer {
             known,
             unread,
             reason,
-            prefix: file.prefix,
+            prefix,
             trail: file.trail,
             copied_until: None,
             truncated_before: i64::MAX,

@@ -184,7 +184,9 @@ fn what_is_missing_is_told_by_file() {
     files[1].pop();
     files[7].remove(0);
     let mut judge = oracle.judge(Layout::Slices, Order::WithinFile);
-    files.iter().for_each(|lines| judge.record(&lines.concat()));
+    for lines in &files {
+        judge.record(&lines.concat());
+    }
     assert_eq!(judge.missing_files(), MissingFiles { whole: 1, lines_of_others: 2 });
 }
 

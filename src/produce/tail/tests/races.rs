@@ -459,3 +459,31 @@ fn a_rotated_file_that_was_let_go_is_read_on_when_it_grows() {
     assert_eq!(bench.texts(), ["one\nlate\n", "two\n"]);
     assert_eq!(bench.seen.len(), 2);
 }
+
+/// Two rotations, the first while the new log is still empty: the oldest file is deleted before anybody
+/// has seen it under its last name, and its server writes on.
+#[test]
+fn a_file_whose_path_an_empty_one_took_is_read_on() {
+    let mut bench = Bench::new(&["app.log*"]);
+    bench.flow.tail.scan_interval = Duration::from_hours(1);
+    bench.start(false);
+    bench.append("app.log", b"one\n");
+    look_at(&mut bench, "app.log");
+    let mut server = OpenOptions::new().append(true).open(bench.path("app.log")).unwrap();
+    bench.rename("app.log", "app.log.1");
+    let mut next = File::create(bench.path("app.log")).unwrap();
+    for name in ["app.log.1", "app.log"] {
+        look_at(&mut bench, name);
+    }
+    bench.rename("app.log.1", "app.log.2");
+    bench.rename("app.log", "app.log.1");
+    fs::remove_file(bench.path("app.log.2")).unwrap();
+    for name in ["app.log.1", "app.log.2", "app.log"] {
+        look_at_only(&mut bench, name);
+    }
+    next.write_all(b"two\n").unwrap();
+    look_at_only(&mut bench, "app.log.1");
+    server.write_all(b"late\n").unwrap();
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.texts(), ["one\nlate\n", "two\n"]);
+}
