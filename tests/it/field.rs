@@ -47,7 +47,7 @@ fn inodes_used_again_and_again() {
     let (mut agent, mut expected) = (Some(scene.home.start()), Vec::new());
     let (mut cycles, mut again, mut inode) = (0, 0_u64, 0);
     for cycle in effort::tries(150) {
-        let lines = (0..draws.u32(0..40)).map(|line| format!("cycle {cycle}, line {line}\n"));
+        let lines = (0..draws.u32(1..40)).map(|line| format!("cycle {cycle}, line {line}\n"));
         let text = [header.to_owned()].into_iter().chain(lines).collect::<String>();
         append(&log, text.as_bytes());
         expected.extend_from_slice(text.as_bytes());
