@@ -257,8 +257,14 @@ impl Tailer {
 
     /// Returns true where it is decided what the file is, or will be decided without its name.
     fn is_known(&self, place: Place, birth: u64) -> bool {
-        self.is_open(place)
+        self.places.contains_key(&place)
             || self.ignored.contains(&(place, birth))
+            || self.is_undecided(place)
+    }
+
+    /// Returns true where a descriptor of the file is held, and it is not known yet what it is.
+    pub(super) fn is_undecided(&self, place: Place) -> bool {
+        self.empties.contains(place)
             || self.held.iter().any(|(held, ..)| held.facts.place() == place)
     }
 

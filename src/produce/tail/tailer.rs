@@ -308,8 +308,9 @@ impl Tailer {
         let key = match gone.claimed {
             Some(place) => match self.places.get(&place) {
                 Some(key) => Some(*key),
-                // What was opened, and is followed no more, has been read to its end.
-                None => return true,
+                // What was opened, and is followed no more, has been read to its end. What is not
+                // followed yet is there, and so another one.
+                None => return !self.is_undecided(place),
             },
             // No look found it where it was told to be: it had moved on, or a scan had opened it
             // before its coming was told. Then one that came under its path is deleted, and is taken
