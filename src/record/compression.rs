@@ -89,9 +89,15 @@ impl Algorithm {
     }
 }
 
-/// The window that zstd looks back in: as long as what is worth putting in one record, and a bound
-/// on the memory of either side.
+/// The longest window that zstd looks back in: a bound on the memory of either side.
 const WINDOW_LOG: u32 = 20;
+
+/// The shortest: a block.
+const WINDOW_LOG_LEAST: u32 = 17;
+
+/// A window is at least so many times as long as the compressed data is to be, which is how well lines
+/// compress: longer would find no more, and takes a sixth longer.
+const WINDOW_TIMES: usize = 8;
 
 /// The largest window a reader has memory for: 32 MiB, four times the most that `zstd -19` uses.
 const WINDOW_LOG_MAX: u32 = 25;
@@ -104,6 +110,7 @@ const STEP: usize = 132 << 10;
 pub struct Compressor {
     algorithm: Algorithm,
     context: Context,
+    window_log: u32,
     /// The data so far.
     data: Vec<u8>,
     digest: Digest,
@@ -117,6 +124,12 @@ enum Context {
     Gzip(Box<Compress>),
     Stored,
     Zstd(Encoder<'static>),
+}
+
+/// Returns the window for data that is to take `room` bytes compressed.
+fn window_log(room: usize) -> u32 {
+    let text = room.saturating_mul(WINDOW_TIMES).checked_next_power_of_two();
+    text.map_or(WINDOW_LOG, usize::ilog2).clamp(WINDOW_LOG_LEAST, WINDOW_LOG)
 }
 
 /// What is checked when the data is read.
@@ -134,21 +147,23 @@ impl fmt::Debug for Compressor {
 }
 
 impl Compressor {
-    /// Makes a compressor of a level: 1 to 9 for gzip, 1 to 19 for zstd. Should the library refuse,
-    /// everything is stored as it is.
+    /// Makes a compressor of a level: 1 to 9 for gzip, 1 to 19 for zstd, for data that is to take `room`
+    /// bytes, or any other number, compressed. Should the library refuse, everything is stored as it
+    /// is.
     #[must_use]
-    pub fn new(algorithm: Algorithm, level: u32) -> Self {
+    pub fn new(algorithm: Algorithm, level: u32, room: usize) -> Self {
+        let window_log = window_log(room);
         let context = match algorithm {
             Algorithm::Gzip => {
                 let level = flate2::Compression::new(level.min(9));
                 Context::Gzip(Box::new(Compress::new(level, false)))
             }
-            Algorithm::Zstd => encoder(level).map_or(Context::Stored, Context::Zstd),
+            Algorithm::Zstd => encoder(level, window_log).map_or(Context::Stored, Context::Zstd),
         };
         let digest = Digest::new(algorithm);
         let before = (0, digest.clone());
         let data = Vec::new();
-        let mut made = Self { algorithm, context, data, digest, before, failed: false };
+        let mut made = Self { algorithm, context, window_log, data, digest, before, failed: false };
         made.begin();
         made
     }
@@ -281,7 +296,7 @@ impl Compressor {
     fn store(&mut self, bytes: &[u8], last: bool) {
         let data = &mut self.data;
         if self.algorithm == Algorithm::Zstd && data.is_empty() {
-            let window = u8::try_from(WINDOW_LOG.saturating_sub(10) << 3).unwrap_or(0);
+            let window = u8::try_from(self.window_log.saturating_sub(10) << 3).unwrap_or(0);
             data.extend_from_slice(&[0x28, 0xb5, 0x2f, 0xfd, CHECKSUM, window]);
         }
         if bytes.is_empty() && last {
@@ -344,9 +359,9 @@ impl Digest {
     }
 }
 
-fn encoder(level: u32) -> io::Result<Encoder<'static>> {
+fn encoder(level: u32, window_log: u32) -> io::Result<Encoder<'static>> {
     let mut encoder = Encoder::new(i32::try_from(level).unwrap_or(i32::MAX))?;
-    encoder.set_parameter(CParameter::WindowLog(WINDOW_LOG))?;
+    encoder.set_parameter(CParameter::WindowLog(window_log))?;
     Ok(encoder)
 }
 

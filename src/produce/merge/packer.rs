@@ -156,7 +156,7 @@ impl Packer {
             _ => ([&b""[..]; 2], Vec::new()),
         };
         Some(Self {
-            compressor: Compressor::new(algorithm, level),
+            compressor: Compressor::new(algorithm, level, merge.max_bytes),
             aggregation: (merge.format == Format::Kpl).then(Aggregation::default),
             ends,
             separator,

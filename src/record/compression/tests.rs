@@ -6,6 +6,9 @@ use super::*;
 
 const BOTH: [Algorithm; 2] = [Algorithm::Gzip, Algorithm::Zstd];
 
+/// One payload unit, as by default.
+const ROOM: usize = 25_000;
+
 fn compressed(compressor: &mut Compressor, pieces: &[&[u8]]) -> Vec<u8> {
     let algorithm = compressor.algorithm();
     compressor.begin();
@@ -29,7 +32,7 @@ fn ended(compressor: &mut Compressor, pieces: &[&[u8]], algorithm: Algorithm) ->
 #[test]
 fn one_context_serves_many_records_also_after_one_was_left() {
     for algorithm in BOTH {
-        let mut compressor = Compressor::new(algorithm, 3);
+        let mut compressor = Compressor::new(algorithm, 3, ROOM);
         let mut decompressor = Decompressor::default();
         for text in [&b"first"[..], b"", b"third"] {
             compressor.begin();
@@ -47,7 +50,7 @@ fn the_last_piece_can_be_taken_back() {
     let mut rng = fastrand::Rng::with_seed(5);
     let noise: Vec<u8> = (0..300_000).map(|_| rng.u8(..)).collect();
     for algorithm in BOTH {
-        let mut compressor = Compressor::new(algorithm, 3);
+        let mut compressor = Compressor::new(algorithm, 3, ROOM);
         for (kept, tail) in [(&b"kept"[..], &b""[..]), (b"kept", b"]"), (b"", b""), (b"", b"]")] {
             compressor.begin();
             if !kept.is_empty() {
@@ -71,7 +74,7 @@ fn the_last_piece_can_be_taken_back() {
 fn what_the_library_does_not_take_is_stored() {
     let long = vec![b'x'; 300_000];
     for algorithm in BOTH {
-        let mut compressor = Compressor::new(algorithm, 3);
+        let mut compressor = Compressor::new(algorithm, 3, ROOM);
         for before in [&b""[..], b"taken\n"] {
             compressor.begin();
             if !before.is_empty() {
@@ -91,9 +94,27 @@ fn what_the_library_does_not_take_is_stored() {
 }
 
 #[test]
+fn windows_are_as_long_as_the_text_of_a_record_and_bounded() {
+    assert_eq!([0, ROOM, 100_000, 1 << 20, usize::MAX].map(window_log), [17, 18, 20, 20, 20]);
+}
+
+/// What lies before the window is not missed.
+#[test]
+fn text_longer_than_the_window_comes_back() {
+    let lines = (0..100_000).map(|line| format!("{line} GET /{}\n", line % 1_000));
+    let text = lines.collect::<Vec<_>>().concat();
+    let pieces: Vec<_> = text.as_bytes().chunks(300_000).collect();
+    for algorithm in BOTH {
+        let data = compressed(&mut Compressor::new(algorithm, 1, 1), &pieces);
+        let read = Decompressor::default().decompress(algorithm, &data, text.len()).unwrap();
+        assert!(read == text.as_bytes(), "{algorithm:?}");
+    }
+}
+
+#[test]
 fn frames_one_after_another_are_one_text() {
     for algorithm in BOTH {
-        let mut compressor = Compressor::new(algorithm, 1);
+        let mut compressor = Compressor::new(algorithm, 1, ROOM);
         let twice =
             [compressed(&mut compressor, &[b"a\n"]), compressed(&mut compressor, &[b"b\n"])];
         let read = Decompressor::default().decompress(algorithm, &twice.concat(), 4);
@@ -105,7 +126,7 @@ fn frames_one_after_another_are_one_text() {
 fn a_bomb_ends_at_the_bound() {
     let zeros = vec![0; 32 << 20];
     for algorithm in BOTH {
-        let bomb = compressed(&mut Compressor::new(algorithm, 1), &[&zeros]);
+        let bomb = compressed(&mut Compressor::new(algorithm, 1, ROOM), &[&zeros]);
         assert!(bomb.len() < zeros.len() / 100);
         let mut decompressor = Decompressor::default();
         let read = decompressor.decompress(algorithm, &bomb, 1 << 20);
@@ -117,7 +138,7 @@ fn a_bomb_ends_at_the_bound() {
 #[test]
 fn damage_is_told() {
     for algorithm in BOTH {
-        let mut compressor = Compressor::new(algorithm, 3);
+        let mut compressor = Compressor::new(algorithm, 3, ROOM);
         let sound = compressed(&mut compressor, &[b"GET /index.html\n"]);
         let mut decompressor = Decompressor::default();
         for length in 0..sound.len() {
@@ -152,7 +173,7 @@ proptest! {
         let bytes: Vec<u8> = (0..length).map(|_| rng.u8(0..=most)).collect();
         let cut: Vec<_> = bytes.chunks((length / pieces).max(1)).collect();
         for algorithm in BOTH {
-            let mut compressor = Compressor::new(algorithm, level);
+            let mut compressor = Compressor::new(algorithm, level, ROOM);
             let data = compressed(&mut compressor, &cut);
             let read = Decompressor::default().decompress(algorithm, &data, length);
             prop_assert_eq!(read.as_ref(), Ok(&bytes));

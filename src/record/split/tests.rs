@@ -19,8 +19,11 @@ fn split(by: &By, data: &[u8]) -> (Vec<String>, Found) {
     (texts(&pieces), splitter.found())
 }
 
+/// One payload unit, as by default.
+const ROOM: usize = 25_000;
+
 fn compressed(algorithm: Algorithm, data: &[u8]) -> Vec<u8> {
-    let mut compressor = Compressor::new(algorithm, 3);
+    let mut compressor = Compressor::new(algorithm, 3, ROOM);
     compressor.write(&[data]);
     compressor.end(b"").to_vec()
 }

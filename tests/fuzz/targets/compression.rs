@@ -8,6 +8,9 @@ use std::cell::RefCell;
 use kinetail::record::compression::{Algorithm, Compressor, Decompressor};
 use libfuzzer_sys::fuzz_target;
 
+/// What a record is to take.
+const ROOM: usize = 25_000;
+
 /// What one input may unfold to.
 const MOST: usize = 1 << 20;
 
@@ -15,7 +18,7 @@ thread_local! {
     /// Made once: their memory costs more than most inputs.
     static CODECS: RefCell<(Decompressor, [Compressor; 2])> = RefCell::new((
         Decompressor::default(),
-        [Compressor::new(Algorithm::Gzip, 6), Compressor::new(Algorithm::Zstd, 1)],
+        [Compressor::new(Algorithm::Gzip, 6, ROOM), Compressor::new(Algorithm::Zstd, 1, ROOM)],
     ));
 }
 
