@@ -32,6 +32,7 @@ mod java;
 mod producer_suite;
 #[path = "interop/recipes.rs"]
 mod recipes;
+mod sharing;
 #[allow(dead_code, unused_imports, reason = "a module of tests uses what it needs of it")]
 mod support;
 
@@ -152,6 +153,21 @@ fn compressed_aggregates_are_split_by_others() {
 #[test]
 fn aggregates_of_others_are_split() {
     aggregates::of_others_are_split();
+}
+
+/// Three consumers share shards through a table of dynalite; for as many seconds and by the seed that
+/// tests/interop/sharing says.
+#[test]
+fn consumers_share_a_table_of_dynalite() {
+    let target = target("KINETAIL_KINESIS_LOCAL", "");
+    let shards = u32::try_from(sharing::SHARDS).unwrap();
+    drop(Reader::create_of(&target, "shared", shards));
+    let dynamodb = std::env::var("KINETAIL_DYNALITE").expect("tests/interop/run sets it");
+    let number = |name: &str| std::env::var(name).ok().map(|digits| digits.parse().unwrap());
+    let seed = number("KINETAIL_SHARING_SEED").unwrap_or(82);
+    let time = Duration::from_secs(number("KINETAIL_SHARING_SECONDS").unwrap_or(0));
+    let place = sharing::Place { kinesis: &target.url, dynamodb: &dynamodb, table: "leases" };
+    drop(sharing::share(&place, seed, time, 3));
 }
 
 /// Lines that went through an endpoint, in one order with the records that hold them.

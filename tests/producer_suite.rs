@@ -188,9 +188,15 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Makes a stream and waits until it can be used.
+    /// Makes a stream of two shards and waits until it can be used.
     #[must_use]
     pub fn create(target: &Target, name: &str) -> Self {
+        Self::create_of(target, name, SHARDS)
+    }
+
+    /// Makes a stream of so many shards and waits until it can be used.
+    #[must_use]
+    pub fn create_of(target: &Target, name: &str, shards: u32) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let aws = Aws {
             region: Some("us-east-1".to_owned()),
@@ -200,10 +206,10 @@ impl Reader {
         };
         let stream = runtime.block_on(async {
             let stream = Kinesis::connect(&aws, name, TIMEOUT).await;
-            stream.create_stream(SHARDS).await.unwrap();
+            stream.create_stream(shards).await.unwrap();
             stream.wait_active(Instant::now() + DEADLINE).await.unwrap();
             let described = stream.describe().await.unwrap();
-            assert_eq!(described.open_shards, Some(SHARDS), "{described:?}");
+            assert_eq!(described.open_shards, Some(shards), "{described:?}");
             stream
         });
         Self { runtime, stream }

@@ -3,6 +3,7 @@
 # shellcheck shell=bash
 
 KINESIS_LOCAL=0.6.2
+DYNALITE=4.0.0
 AWS_KINESIS_AGG_NPM=4.2.8
 PROTOBUFJS=7.2.4
 MOTO=5.2.5
@@ -21,7 +22,7 @@ if ! have node || ! have npm || ! have python3 || ! python3 -c 'import ensurepip
     apt-get install -y -qq nodejs npm python3 python3-venv
 fi
 
-npm=("kinesis-local@$KINESIS_LOCAL" "aws-kinesis-agg@$AWS_KINESIS_AGG_NPM" "protobufjs@$PROTOBUFJS"
+npm=("kinesis-local@$KINESIS_LOCAL" "dynalite@$DYNALITE" "aws-kinesis-agg@$AWS_KINESIS_AGG_NPM" "protobufjs@$PROTOBUFJS"
     "node@$NODE")
 pypi=("moto[server]==$MOTO" "aws-kinesis-agg==$AWS_KINESIS_AGG_PYPI" "aiokpl==$AIOKPL"
     "zstandard==$ZSTANDARD")
@@ -67,10 +68,17 @@ moto=$(free_port)
 "$home/venv/bin/moto_server" -H 127.0.0.1 -p "$moto" >"$home/moto.log" 2>&1 &
 servers+=($!)
 
+dynalite=$(free_port)
+node "$home/node_modules/dynalite/cli.js" --host 127.0.0.1 --port "$dynalite" --createTableMs 10 \
+    >"$home/dynalite.log" 2>&1 &
+servers+=($!)
+
 wait_for kinesis-local "$plain" "$home/kinesis-local.log"
 wait_for moto "$moto" "$home/moto.log"
+wait_for dynalite "$dynalite" "$home/dynalite.log"
 
 export PATH="$home/node_modules/node/bin:$PATH"
 export KINETAIL_KINESIS_LOCAL_TLS_PORT="$tls"
 export KINETAIL_KINESIS_LOCAL="http://127.0.0.1:$plain"
 export KINETAIL_MOTO="http://127.0.0.1:$moto"
+export KINETAIL_DYNALITE="http://127.0.0.1:$dynalite"
