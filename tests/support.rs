@@ -30,4 +30,5 @@ pub mod endpoint;
 pub mod generator;
 pub mod oracle;
 pub mod reassembler;
+pub mod recorder;
 pub mod writer;
