@@ -38,7 +38,7 @@ impl Recorder {
                 let heard = Arc::clone(&heard);
                 let mut unread = Vec::new();
                 thread::spawn(move || {
-                    pass_on(client, server, |bytes| hear(&heard, &mut unread, bytes))
+                    pass_on(client, server, |bytes| hear(&heard, &mut unread, bytes));
                 });
             }
         });
