@@ -88,6 +88,8 @@ can_boot() {
     name=probe root=$work/probe
     rm -rf "$root"
     cp -a "$work/base" "$root"
+    # Where commands start.
+    mkdir -p "$root/packages/current"
     start_init
     while [ "$booted" -ne 0 ] && kill -0 "$nspawn" 2>/dev/null && [ "$SECONDS" -lt "$end" ]; do
         if find_init && is_up; then booted=0; else sleep 0.2; fi
