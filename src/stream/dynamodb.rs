@@ -22,7 +22,6 @@ use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::config_bag::Layer;
 use aws_smithy_types::error::ErrorMetadata;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
-use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::SigningName;
 use aws_types::region::SigningRegion;
 use serde_json::Value;
@@ -156,10 +155,6 @@ async fn open(aws: &config::Aws, region: Option<&str>, timeout: Duration) -> Opt
     components.set_identity_resolver(SCHEME_ID, credentials?);
     let plugin =
         StaticRuntimePlugin::new().with_config(layer.freeze()).with_runtime_components(components);
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(session::CONNECT_TIMEOUT)
-        .operation_attempt_timeout(timeout)
-        .build();
     let operation = Operation::builder()
         .service_name("DynamoDB")
         .operation_name("Call")
@@ -167,7 +162,7 @@ async fn open(aws: &config::Aws, region: Option<&str>, timeout: Duration) -> Opt
         .http_client(http)
         .endpoint_url(&endpoint)
         .no_retry()
-        .timeout_config(timeouts)
+        .timeout_config(session::timeouts(timeout))
         .runtime_plugin(plugin)
         .serializer(|(operation, request): (&'static str, Value)| {
             let body = request.to_string();

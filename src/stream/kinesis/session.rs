@@ -28,7 +28,7 @@ use crate::config;
 
 /// How long a connection may take: a healthy one needs far less, and behind it the attempt's own
 /// timeout is still to come.
-pub(in crate::stream) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The region of an emulator that nobody gave another one.
 const EMULATOR_REGION: Region = Region::from_static("us-east-1");
@@ -91,6 +91,14 @@ pub(in crate::stream) fn behavior() -> BehaviorVersion {
     BehaviorVersion::v2026_01_12()
 }
 
+/// Returns the bounds of a call whose only attempt may take `attempt`.
+pub(in crate::stream) fn timeouts(attempt: Duration) -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_attempt_timeout(attempt)
+        .build()
+}
+
 async fn open(
     aws: &config::Aws,
     region: Option<&str>,
@@ -99,13 +107,9 @@ async fn open(
 ) -> Option<Client> {
     let base = load(aws, region, http).await;
     base.region()?;
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .operation_attempt_timeout(timeout)
-        .build();
     let mut conf = aws_sdk_kinesis::config::Builder::from(&base)
         .retry_config(RetryConfig::disabled())
-        .timeout_config(timeouts)
+        .timeout_config(timeouts(timeout))
         // The attempt's timeout bounds a call that stalls, too.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
     if let Some(url) = &aws.endpoint_url {
