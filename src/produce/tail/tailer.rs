@@ -191,11 +191,23 @@ impl Tailer {
     pub fn run(mut self) {
         while !self.around.stop.load(Ordering::Acquire) {
             let Some(wait) = self.step(Instant::now()) else { break };
-            if !wait.is_zero() {
+            if wait.is_zero() {
+                continue;
+            }
+            if self.gathers_room() {
+                self.around.wake.wait_and_gather(wait);
+            } else {
                 self.around.wake.wait(wait);
             }
         }
         self.wind_up(Instant::now());
+    }
+
+    /// Whether it pays to wait for more room than the first. Not while many outputs wait: they tell
+    /// mostly of names, each needs but one place in the channel, and while they wait files come and
+    /// are deleted unseen.
+    pub(super) fn gathers_room(&self) -> bool {
+        self.outbox.len() <= 1
     }
 
     /// Passes on what was read and not yet passed on, and what is known to be lost. Waits for room

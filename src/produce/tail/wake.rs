@@ -53,10 +53,14 @@ impl Wake {
         self.starved.store(starved, Ordering::Release);
     }
 
-    /// Waits for a ring, or until `timeout` has passed.
-    pub fn wait(&self, timeout: Duration) {
-        let rung = self.rung.recv_timeout(timeout).is_ok();
-        if rung && self.starved.load(Ordering::Acquire) {
+    /// Waits for a ring, or until `timeout` has passed; false where nobody rang.
+    pub fn wait(&self, timeout: Duration) -> bool {
+        self.rung.recv_timeout(timeout).is_ok()
+    }
+
+    /// Waits like [`Self::wait`]; where it was for room, some of it is gathered first.
+    pub fn wait_and_gather(&self, timeout: Duration) {
+        if self.wait(timeout) && self.starved.load(Ordering::Acquire) {
             thread::sleep(GATHER.min(timeout));
             let _ = self.rung.try_recv();
         }

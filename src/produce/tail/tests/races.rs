@@ -487,3 +487,25 @@ fn a_file_whose_path_an_empty_one_took_is_read_on() {
     bench.pass(Duration::from_secs(1));
     assert_eq!(bench.texts(), ["one\nlate\n", "two\n"]);
 }
+
+/// Renames are told as fast as they are taken: with a pause before each, files that many renames
+/// bring and delete would be gone before anybody looked.
+#[test]
+fn many_names_that_change_at_once_do_not_wait_for_room_to_gather() {
+    let mut bench = Bench::new(&["*.log"]);
+    let names = |suffix: &'static str| (0..200).map(move |number| format!("{number}.log{suffix}"));
+    names("").for_each(|name| bench.append(&name, b"a line\n"));
+    bench.start(false);
+    assert!(bench.tailer.as_ref().unwrap().gathers_room());
+    for (old, new) in names("").zip(names(".1")) {
+        fs::rename(bench.path(&old), bench.path(&new)).unwrap();
+    }
+    let (now, mut tailer) = (bench.now + Duration::from_secs(10), bench.tailer.take().unwrap());
+    assert!(tailer.step(now).is_some_and(|wait| !wait.is_zero()), "the channel is full");
+    assert!(!tailer.gathers_room());
+    bench.tailer = Some(tailer);
+    bench.drain();
+    bench.step();
+    assert!(bench.tailer.as_ref().unwrap().gathers_room());
+    assert_eq!(bench.texts(), vec!["a line\n"; 200]);
+}
