@@ -4,6 +4,7 @@
 //! which the file was opened; a byte is passed on once a run.
 
 pub mod buffer;
+mod coming;
 mod empty;
 pub mod file;
 mod follow;

@@ -167,7 +167,7 @@ impl TailedFile {
     /// Returns its device and inode.
     #[must_use]
     pub fn place(&self) -> Place {
-        Place { device: self.identity.device, inode: self.identity.inode }
+        Place::of(&self.identity)
     }
 
     /// Returns true where no name stands for the open file any more, on the whole disk.

@@ -224,50 +224,6 @@ impl Tailer {
         self.files.values().map(|file| &**file).find(may_be).map(|file| file.key)
     }
 
-    /// Opens what came and was not opened so far, wherever it stands by now: a file that was renamed
-    /// out of all patterns before anybody looked is read like any rotated one.
-    pub(super) fn open_unopened(&mut self, now: Instant) {
-        for (path, origin) in self.unopened.take_fresh() {
-            let Ok(Some(found)) = crate::produce::watch::patterns::find(&path) else { continue };
-            let (place, birth) = (found.facts.place(), found.facts.birth);
-            if self.patterns.matches(&path) {
-                // Opened already, but where it came since its path was looked at.
-                if !self.is_known(place, birth) {
-                    self.follow(found, now);
-                }
-            } else if !self.is_known(place, birth) && found.facts.size > 0 {
-                match Candidate::open(&path, found.linked) {
-                    Ok(candidate) if candidate.facts.place() == place => {
-                        self.consider(Candidate { origin, ..candidate }, now);
-                    }
-                    // It was renamed since, and that will be told.
-                    Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => {
-                        self.around.status.trouble(&path, &error);
-                        self.unopened.look_again(&path);
-                    }
-                }
-            }
-            if self.is_known(place, birth) {
-                self.unopened.opened(&path, place, birth);
-            }
-        }
-    }
-
-    /// Returns true where it is decided what the file is, or will be decided without its name.
-    fn is_known(&self, place: Place, birth: u64) -> bool {
-        self.places.contains_key(&place)
-            || self.ignored.contains(&(place, birth))
-            || self.is_undecided(place)
-    }
-
-    /// Returns true where a descriptor of the file is held, and it is not known yet what it is.
-    pub(super) fn is_undecided(&self, place: Place) -> bool {
-        self.empties.contains(place)
-            || self.held.iter().any(|(held, ..)| held.facts.place() == place)
-    }
-
     fn is_open(&self, place: Place) -> bool {
         self.places.contains_key(&place) || self.empties.contains(place)
     }
@@ -400,8 +356,7 @@ impl Tailer {
 
     /// A known file that no pattern finds: renamed in its directory, or gone.
     fn look_for(&mut self, mut known: Ended, now: Instant) {
-        let own = known.known.identity;
-        let place = Place { device: own.device, inode: own.inode };
+        let place = Place::of(&known.known.identity);
         let directory = known.path.parent().unwrap_or(Path::new("/"));
         let renamed = Self::name_of(directory, place)
             .ok()
@@ -431,7 +386,7 @@ impl Tailer {
     /// name. Renames go on meanwhile, so it is gone only once it was not found for a while.
     pub(super) fn find_elsewhere(&mut self, key: FileKey, now: Instant) {
         let Some(file) = self.files.get(&key) else { return };
-        let place = Place { device: file.identity.device, inode: file.identity.inode };
+        let place = Place::of(&file.identity);
         let (size, path, since) = (file.size, Arc::clone(&file.path), file.changed_at);
         let directory = path.parent().unwrap_or(Path::new("/"));
         let found = Self::name_of(directory, place)

@@ -88,7 +88,7 @@ impl Ended {
     }
 
     fn place(&self) -> Place {
-        Place { device: self.known.identity.device, inode: self.known.identity.inode }
+        Place::of(&self.known.identity)
     }
 
     /// Returns true where `candidate` begins as this did, as far as can be told: one that is shorter

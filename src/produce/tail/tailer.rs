@@ -22,7 +22,6 @@ use crossbeam_channel::{Sender, TrySendError};
 use super::buffer::Budget;
 use super::empty::Empties;
 use super::file::{Name, TailedFile};
-use super::follow::stands_at;
 use super::generations::{Candidate, Ended, Generations};
 use super::identity::Known;
 use super::turns::PATIENCE;
@@ -34,7 +33,7 @@ use crate::position::FileKey;
 use crate::produce::merge::RecordLimit;
 use crate::produce::watch::facts::{Facts, Place};
 use crate::produce::watch::patterns::{Patterns, Walk};
-use crate::produce::watch::unopened::{Gone, Unopened};
+use crate::produce::watch::unopened::Unopened;
 use crate::produce::watch::{Change, Watch};
 
 /// Why a generation ends whose file goes on with other content.
@@ -306,41 +305,6 @@ impl Tailer {
         self.open_unopened(now);
     }
 
-    /// Counts the files that nobody could open in time.
-    fn tell_missed(&mut self) {
-        let mut gone = self.unopened.take_gone();
-        gone.retain(|gone| !self.was_opened(gone));
-        if let Some(first) = gone.first() {
-            self.around.status.missed(&self.flow.name, &first.path, gone.len());
-        }
-    }
-
-    /// Returns true where a file that is gone was opened. Each one that is followed is taken for one.
-    fn was_opened(&mut self, gone: &Gone) -> bool {
-        let key = match gone.claimed {
-            Some(place) => match self.places.get(&place) {
-                Some(key) => Some(*key),
-                // What was opened, and is followed no more, has been read to its end. What is not
-                // followed yet is there, and so another one.
-                None => return !self.is_undecided(place),
-            },
-            // No look found it where it was told to be: it had moved on, or a scan had opened it
-            // before its coming was told. Then one that came under its path is deleted, and is taken
-            // for no other one.
-            None => self.files.values().map(|file| &**file).find_map(|file| {
-                let is_free = file.origin == gone.origin && !file.told_gone;
-                let is_it = is_free && !self.unopened.is_claimed(file.place()) && file.is_deleted();
-                is_it.then_some(file.key)
-            }),
-        };
-        let Some(file) = key.and_then(|key| self.files.get_mut(&key)) else { return false };
-        let is_gone = match &file.handle {
-            Some(_) => file.is_deleted(),
-            None => !stands_at(&gone.path, file.place()),
-        };
-        is_gone && !std::mem::replace(&mut file.told_gone, true)
-    }
-
     fn scan(&mut self, now: Instant) {
         self.next_scan = now + self.flow.tail.scan_interval;
         let mut walk = self.walk(now);
@@ -529,7 +493,7 @@ impl Tailer {
         let Some(file) = self.files.remove(&key).map(|file| *file) else { return };
         self.nameless.remove(&key);
         self.linked.remove(&key);
-        let place = Place { device: file.identity.device, inode: file.identity.inode };
+        let place = Place::of(&file.identity);
         if self.places.get(&place) == Some(&key) {
             self.places.remove(&place);
         }

@@ -59,3 +59,11 @@ pub struct Place {
     /// `st_ino`.
     pub inode: u64,
 }
+
+impl Place {
+    /// Returns the place of the file that `identity` tells of.
+    #[must_use]
+    pub fn of(identity: &Identity) -> Self {
+        Self { device: identity.device, inode: identity.inode }
+    }
+}
