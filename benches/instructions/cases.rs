@@ -80,11 +80,12 @@ fn merged(format: &str, rounds: u32, most: u32) {
     let mut out = Vec::new();
     merger.on_input(Output::File(opened(0)), &mut out);
     let (text, now) = (text(), Instant::now());
-    let len = text.len() as u64;
+    let (len, origin) = (text.len() as u64, path(0));
     let chunk = |round: u32| {
         let start = u64::from(round) * len;
         Output::Chunk(Chunk {
             span: Span { file: FileKey(0), start, end: start + len },
+            origin: Arc::clone(&origin),
             data: text.clone(),
             preceding: Preceding::default(),
             starts_line: true,
@@ -227,8 +228,12 @@ fn flow(format: &str) -> Produce {
     Config::parse(&text, "agent.yaml").unwrap().produce.remove(0)
 }
 
+fn path(file: u64) -> Arc<Path> {
+    Arc::from(Path::new(&format!("/nowhere/{file}.log")))
+}
+
 fn opened(file: u64) -> FileEvent {
-    let path: Arc<Path> = Arc::from(Path::new(&format!("/nowhere/{file}.log")));
+    let path = path(file);
     FileEvent::Opened(Opened {
         key: FileKey(file),
         path: Arc::clone(&path),

@@ -8,6 +8,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -71,8 +72,9 @@ pub fn replay(flow: &Produce, way: &Way, sample: &Sample, time: Duration, host: 
         .iter()
         .zip(0..)
         .map(|(file, key)| {
-            merger.on_input(opened(FileKey(key), &file.path), &mut books.out);
-            Feed::new(FileKey(key), file.data.clone(), time)
+            let path = Arc::from(&*file.path);
+            merger.on_input(opened(FileKey(key), Arc::clone(&path)), &mut books.out);
+            Feed::new(FileKey(key), path, file.data.clone(), time)
         })
         .collect();
     let arrivals = files.iter().enumerate().filter_map(|(index, feed)| Some((feed.next()?, index)));
@@ -97,8 +99,7 @@ pub fn replay(flow: &Produce, way: &Way, sample: &Sample, time: Duration, host: 
     books.measured()
 }
 
-fn opened(key: FileKey, path: &std::path::Path) -> tail::Output {
-    let path = Arc::from(path);
+fn opened(key: FileKey, path: Arc<Path>) -> tail::Output {
     let identity =
         Identity { device: 0xfd00, inode: u64::MAX, birth: u64::MAX, ..Identity::default() };
     tail::Output::File(FileEvent::Opened(Opened {
@@ -120,6 +121,7 @@ fn arrival(offset: usize, length: usize, time: Duration) -> Duration {
 /// A file that fills.
 struct Feed {
     key: FileKey,
+    path: Arc<Path>,
     data: Bytes,
     from: usize,
     time: Duration,
@@ -127,8 +129,8 @@ struct Feed {
 }
 
 impl Feed {
-    fn new(key: FileKey, data: Bytes, time: Duration) -> Self {
-        Self { key, data, from: 0, time, preceding: Preceding::default() }
+    fn new(key: FileKey, path: Arc<Path>, data: Bytes, time: Duration) -> Self {
+        Self { key, path, data, from: 0, time, preceding: Preceding::default() }
     }
 
     fn is_empty(&self) -> bool {
@@ -154,6 +156,7 @@ impl Feed {
         let (start, end) = (self.from as u64, end as u64);
         let chunk = Chunk {
             span: Span { file: self.key, start, end },
+            origin: Arc::clone(&self.path),
             data: data.clone(),
             preceding: self.preceding,
             starts_line: true,

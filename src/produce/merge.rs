@@ -31,7 +31,6 @@ mod tests;
 mod unit;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -106,7 +105,7 @@ impl Default for RecordLimit {
     }
 }
 
-/// What is known and held of one file.
+/// What is held of one file.
 #[derive(Debug)]
 struct File {
     /// Its partition key, where lines or the flow have no other.
@@ -124,8 +123,8 @@ pub struct Merger {
     keying: Keying,
     grouping: Option<Grouping>,
     records: Records,
-    /// Files that are followed. What is held of them in open records needs no entry here. Small: ten
-    /// thousand of them may be idle.
+    /// Files of which something is held that is in no open record. Ten thousand that are idle need no
+    /// entry here.
     files: BTreeMap<FileKey, File>,
     /// Bytes of long lines and groups.
     held: usize,
@@ -175,7 +174,9 @@ impl Merger {
             .map(|(&key, _)| key)
             .collect();
         for key in late {
-            self.with_file(key, out, Self::close_group);
+            if let Some(file) = self.files.remove(&key) {
+                self.with_file(file, (key, out), Self::close_group);
+            }
         }
         while due(self.record_deadline()) && self.records.emit_oldest(out) {}
     }
@@ -189,9 +190,8 @@ impl Merger {
 
     /// Emits all that is held: nothing more will come. A line that broke off ends here.
     pub fn flush(&mut self, out: &mut Vec<Output>) {
-        let files: Vec<_> = self.files.keys().copied().collect();
-        for key in files {
-            self.with_file(key, out, Self::end_file);
+        for (key, file) in std::mem::take(&mut self.files) {
+            self.with_file(file, (key, out), Self::end_file);
         }
         while self.records.emit_oldest(out) {}
     }
@@ -217,15 +217,15 @@ impl Merger {
 
     fn on_file(&mut self, event: FileEvent, out: &mut Vec<Output>) {
         match &event {
-            FileEvent::Opened(opened) => {
-                let key = file_key(&self.host, &opened.origin);
-                self.files.entry(opened.key).or_insert(File { key, long: None, group: None });
-            }
             FileEvent::Closed { key, .. } => {
-                self.with_file(*key, out, Self::end_file);
-                self.files.remove(key);
+                if let Some(file) = self.files.remove(key) {
+                    self.with_file(file, (*key, out), Self::end_file);
+                }
             }
-            FileEvent::Lost { .. } | FileEvent::Moved { .. } | FileEvent::Seen { .. } => {}
+            FileEvent::Opened(_)
+            | FileEvent::Lost { .. }
+            | FileEvent::Moved { .. }
+            | FileEvent::Seen { .. } => {}
         }
         self.records.on_file(&self.host, &event);
         out.push(Output::File(event));
@@ -233,13 +233,12 @@ impl Merger {
 
     fn on_chunk(&mut self, chunk: &Chunk, out: &mut Vec<Output>) {
         let key = chunk.span.file;
-        // Reading tells of a file before its chunks. Should it not, its bytes are not lost.
-        let host = &self.host;
-        self.files.entry(key).or_insert_with(|| {
-            let key = file_key(host, Path::new(&key.to_string()));
-            File { key, long: None, group: None }
+        let file = self.files.remove(&key).unwrap_or_else(|| File {
+            key: file_key(&self.host, &chunk.origin),
+            long: None,
+            group: None,
         });
-        self.with_file(key, out, |merger, file, out| {
+        self.with_file(file, (key, out), |merger, file, out| {
             merger.on_lines(file, chunk, out);
             while merger.is_over(file) && merger.records.emit_oldest(out) {}
             if merger.is_over(file) {
@@ -248,18 +247,20 @@ impl Merger {
         });
     }
 
-    /// Lets `act` act on a file, and keeps account of what is held of it.
+    /// Lets `act` act on a file that was taken out, puts it back where something is held of it, and
+    /// keeps account of how much.
     fn with_file(
         &mut self,
-        key: FileKey,
-        out: &mut Vec<Output>,
+        mut file: File,
+        (key, out): (FileKey, &mut Vec<Output>),
         act: impl FnOnce(&mut Self, &mut File, &mut Vec<Output>),
     ) {
-        let Some(mut file) = self.files.remove(&key) else { return };
         self.held = self.held.saturating_sub(file.held());
         act(self, &mut file, out);
-        self.held = self.held.saturating_add(file.held());
-        self.files.insert(key, file);
+        if file.holds() {
+            self.held = self.held.saturating_add(file.held());
+            self.files.insert(key, file);
+        }
     }
 
     /// Returns true where more is held than may be, with what is held of `file`.
@@ -412,6 +413,10 @@ impl Merger {
 }
 
 impl File {
+    fn holds(&self) -> bool {
+        self.long.is_some() || self.group.as_ref().is_some_and(|group| !group.is_empty())
+    }
+
     fn held(&self) -> usize {
         let group = self.group.as_ref().map_or(0, |group| group.held());
         group.saturating_add(self.long.as_ref().map_or(0, |long| long.bytes().len()))

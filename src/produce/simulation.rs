@@ -133,8 +133,7 @@ impl World {
             file.preceding = Preceding::default().after(&file.bytes[..file.read]);
             file.progress = Arc::new(Progress::default());
             file.progress.read_to(start.offset);
-            let path: Arc<std::path::Path> =
-                Arc::from(std::path::Path::new(&format!("/{key}.log")));
+            let path = path_of(*key);
             let fingerprint = Fingerprint::of(b"head");
             let opened = FileEvent::Opened(Opened {
                 key: *key,
@@ -212,6 +211,7 @@ impl World {
         file.progress.read_to(end);
         let chunk = Chunk {
             span: Span { file: *key, start, end },
+            origin: path_of(*key),
             data,
             preceding,
             starts_line: true,
@@ -425,6 +425,10 @@ impl World {
         let (twice, allowed) = (self.duplicate_bytes, self.allowed_bytes);
         assert!(twice <= allowed, "{twice} bytes twice, {allowed} allowed");
     }
+}
+
+fn path_of(key: FileKey) -> Arc<std::path::Path> {
+    Arc::from(std::path::Path::new(&format!("/{key}.log")))
 }
 
 /// Draws a flow.

@@ -161,6 +161,8 @@ impl Progress {
 pub struct Chunk {
     /// Where they stand; `span.len() == data.len()`.
     pub span: Span,
+    /// Where the file was first found, as its [`Opened`] says: what its partition key is made of.
+    pub origin: Arc<Path>,
     /// The bytes, newlines included. The memory is given back to the flow's budget when the last
     /// slice of it is dropped, so slice rather than copy where a slice is most of what is kept.
     pub data: Bytes,

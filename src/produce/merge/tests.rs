@@ -2,6 +2,8 @@
 
 mod properties;
 
+use std::path::Path;
+
 use bytes::Bytes;
 use regex::bytes::Regex;
 
@@ -77,6 +79,7 @@ fn closed(file: u64, end: u64) -> tail::Output {
 /// lines; the sizes take turns.
 fn chunks(file: u64, bytes: &[u8], sizes: &[usize], read_at: Instant) -> Vec<Chunk> {
     let (mut from, mut starts_line, mut preceding) = (0, true, Preceding::default());
+    let origin: Arc<Path> = Arc::from(Path::new(&format!("/{file}.log")));
     let mut chunks = Vec::new();
     for size in sizes.iter().cycle() {
         let rest = &bytes[from..];
@@ -92,7 +95,8 @@ fn chunks(file: u64, bytes: &[u8], sizes: &[usize], read_at: Instant) -> Vec<Chu
         let span = Span { file: FileKey(file), start: from as u64, end: (from + len) as u64 };
         let data = Bytes::copy_from_slice(&rest[..len]);
         let next = preceding.after(&data);
-        chunks.push(Chunk { span, data, preceding, starts_line, ends_line, read_at });
+        let origin = Arc::clone(&origin);
+        chunks.push(Chunk { span, origin, data, preceding, starts_line, ends_line, read_at });
         (from, starts_line, preceding) = (from + len, ends_line, next);
     }
     chunks

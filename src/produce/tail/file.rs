@@ -364,6 +364,7 @@ impl TailedFile {
         let end = self.offset.saturating_add(data.len() as u64);
         let chunk = Chunk {
             span: Span { file: self.key, start: self.offset, end },
+            origin: Arc::clone(&self.origin),
             data,
             preceding: self.preceding,
             starts_line: self.at_line_start,
