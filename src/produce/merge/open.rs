@@ -11,6 +11,10 @@ use smallvec::SmallVec;
 use super::packer::Atom;
 use crate::position::Run;
 
+/// Records that there is always room for in the table: more are open only where many files are found at
+/// once, and what is then taken is given back when they are gone.
+const ROOM: usize = 64;
+
 /// A record being filled.
 ///
 /// Its bytes are copied out of their chunks. That is never more copying than joining slices of
@@ -118,6 +122,9 @@ impl OpenRecords {
         let open = self.by_slot.remove(slot)?;
         self.by_age.remove(&(open.oldest, open.number));
         self.held = self.held.saturating_sub(open.held());
+        if self.by_slot.is_empty() {
+            self.by_slot.shrink_to(ROOM);
+        }
         Some(open)
     }
 

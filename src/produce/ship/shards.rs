@@ -12,9 +12,9 @@ use fastrand::Rng;
 
 use super::backoff::Backoff;
 
-/// Keys in a generation: as many as a flow holds records with the default limits (2 × 500 × 4),
-/// so that the keys in use stay known; at most 256 bytes of key each, 2 MB in all.
-const GENERATION_KEYS: usize = 4096;
+/// Keys in a generation: both together are as many as a flow holds records with the default limits
+/// (2 × 500 × 4), so that the keys in use stay known; at most 256 bytes of key each, 1 MB in all.
+const GENERATION_KEYS: usize = 2048;
 
 /// Shards under backoff that are remembered; past it those whose pause is over are forgotten.
 const SHARDS_MAX: usize = 1024;

@@ -16,7 +16,6 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use memchr::{memchr, memrchr};
-use smallvec::SmallVec;
 
 use super::buffer::{BLOCK, Budget, PIECE};
 use super::identity::Trail;
@@ -89,7 +88,8 @@ pub struct TailedFile {
     /// By what it is known again.
     pub identity: Identity,
     /// The first bytes, at most [`PREFIX`].
-    prefix: SmallVec<[u8; PREFIX]>,
+    prefix: [u8; PREFIX],
+    prefix_len: u8,
     /// The descriptor, unless the file has been idle.
     pub handle: Option<File>,
     /// Up to where its bytes were passed on.
@@ -112,8 +112,6 @@ pub struct TailedFile {
     pub modified: i64,
     /// When it was last seen to change.
     pub changed_at: Instant,
-    /// When it lost its name; without meaning while it has one.
-    pub nameless_since: Instant,
     /// What reading and acknowledgement tell each other.
     pub progress: Arc<Progress>,
     /// Whether it stands in the queue of files to read.
@@ -144,7 +142,8 @@ impl TailedFile {
             origin: Arc::clone(&path),
             path,
             identity,
-            prefix: SmallVec::new(),
+            prefix: [0; PREFIX],
+            prefix_len: 0,
             handle: Some(handle),
             offset: start,
             searched: start,
@@ -156,7 +155,6 @@ impl TailedFile {
             look: 0,
             modified: facts.modified,
             changed_at: now,
-            nameless_since: now,
             progress: Arc::new(progress),
             queued: false,
             until: None,
@@ -197,14 +195,17 @@ impl TailedFile {
 
     /// Remembers the first bytes, by which most files are told from each other without a read.
     pub fn set_prefix(&mut self, head: &[u8]) {
-        let width = head.len().min(PREFIX);
-        self.prefix = SmallVec::from_slice(head.get(..width).unwrap_or_default());
+        self.prefix_len = 0;
+        for (own, byte) in self.prefix.iter_mut().zip(head) {
+            *own = *byte;
+            self.prefix_len += 1;
+        }
     }
 
     /// Returns the first bytes, as many as are remembered.
     #[must_use]
     pub fn prefix(&self) -> &[u8] {
-        &self.prefix
+        self.prefix.get(..usize::from(self.prefix_len)).unwrap_or_default()
     }
 
     /// Returns true where everything read is settled.

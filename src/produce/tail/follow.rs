@@ -24,8 +24,12 @@ impl Tailer {
     /// Takes note of a file that a scan or an event found under a path.
     pub(super) fn follow(&mut self, found: Found, now: Instant) {
         let place = found.facts.place();
+        let key = self.places.get(&place).copied();
+        if let Some(key) = key.filter(|key| self.has_name(*key, &found.path)) {
+            return self.see_again(key, &found, now);
+        }
         self.yield_path(&found.path, place, now);
-        if let Some(key) = self.places.get(&place).copied() {
+        if let Some(key) = key {
             self.see_again(key, &found, now);
         } else if self.empties.contains(place) {
             self.see_empty(&found, now);
@@ -48,6 +52,14 @@ impl Tailer {
         } else if !self.patterns.matches(&found.path) && self.generations.goes_on(&found.facts) {
             self.go_on(&found, now);
         }
+    }
+
+    /// Returns true where the path is the one that the file has: then no other file has it.
+    fn has_name(&self, key: FileKey, path: &Path) -> bool {
+        let file = self.files.get(&key);
+        file.is_some_and(|file| {
+            file.name != Name::Lost && file.path.as_os_str() == path.as_os_str()
+        })
     }
 
     /// A rotated file that was read to its end and let go has grown: whoever writes to it is late, or
@@ -76,17 +88,17 @@ impl Tailer {
             self.end(key, size, "deleted", now);
             return self.follow(found.clone(), now);
         }
-        if *file.path != *found.path {
+        if file.path.as_os_str() != found.path.as_os_str() {
             // Found under a second name, it keeps its own; what was written to it counts all the same.
             let has_name = file.name != Name::Lost && stands_at(&file.path, found.facts.place());
             if !has_name {
                 self.rename(key, found, now);
             }
-        } else if self.key_at(&found.path) != Some(key) && self.patterns.matches(&found.path) {
+        } else if file.name == Name::Lost && self.patterns.matches(&found.path) {
             self.name(key, found, now);
         }
         let Some(file) = self.files.get_mut(&key) else { return };
-        if *file.path == *found.path {
+        if file.path.as_os_str() == found.path.as_os_str() {
             file.look = self.look;
         }
         // Written since the last look: looked at even at the same size, for what was read may have
@@ -149,8 +161,8 @@ impl Tailer {
         if file.name != Name::Lost {
             file.progress.set_rotated(true);
             file.changed_at = now;
-            file.nameless_since = now;
             self.set_name(key, Name::Lost);
+            self.nameless.insert(key, now);
         }
         self.enqueue(key);
     }

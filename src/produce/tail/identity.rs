@@ -82,7 +82,7 @@ impl Trail {
     const LATEST: usize = 16;
 
     /// The marks of a file that has long been idle.
-    const FEW: usize = 8;
+    const FEW: usize = 4;
 
     /// Notes `data`, which was passed on and begins at `start`: its end, and some places within, for
     /// a whole file may be read at once.

@@ -9,7 +9,7 @@
 //!  file system ──────────────▶ files, ready ──────────────────▶ outbox ──────────────────────────────▶ merge
 //! ```
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -113,8 +113,8 @@ pub struct Tailer {
     pub(super) files: HashMap<FileKey, Box<TailedFile>>,
     pub(super) places: HashMap<Place, FileKey>,
     pub(super) paths: HashMap<Arc<Path>, FileKey>,
-    /// Those of the files that have lost their name.
-    nameless: BTreeSet<FileKey>,
+    /// Those of the files that have lost their name, and when.
+    pub(super) nameless: BTreeMap<FileKey, Instant>,
     /// Those that are found through a symbolic link.
     linked: BTreeSet<FileKey>,
     /// The number of the last look through all patterns.
@@ -166,7 +166,7 @@ impl Tailer {
             files: HashMap::new(),
             places: HashMap::new(),
             paths: HashMap::new(),
-            nameless: BTreeSet::new(),
+            nameless: BTreeMap::new(),
             linked: BTreeSet::new(),
             look: 0,
             ready: VecDeque::new(),
@@ -386,10 +386,10 @@ impl Tailer {
 
     /// Files without a name are read to their end, held while they may grow, and then let go.
     fn keep_rotated(&mut self, now: Instant) {
-        let rotated: Vec<FileKey> = self.nameless.iter().copied().collect();
+        let rotated: Vec<_> = self.nameless.iter().map(|(key, since)| (*key, *since)).collect();
         let crowded = rotated.len() > self.flow.tail.open_files;
         let (mut searches, mut deleted_files) = (SEARCHES, Vec::new());
-        for key in rotated {
+        for (key, since) in rotated {
             let Some(file) = self.files.get_mut(&key) else { continue };
             let Some(handle) = &file.handle else {
                 if searches > 0 && self.has_descriptor() {
@@ -402,9 +402,9 @@ impl Tailer {
             let deleted = metadata.nlink() == 0;
             let hold = if deleted { HOLD_DELETED } else { self.flow.tail.hold_rotated };
             let hold = if crowded { hold.min(HOLD_CROWDED) } else { hold };
-            let held_for = now.saturating_duration_since(file.nameless_since);
+            let held_for = now.saturating_duration_since(since);
             if deleted {
-                deleted_files.push((file.nameless_since, key, metadata.len()));
+                deleted_files.push((since, key, metadata.len()));
             }
             if !file.is_drained() && held_for >= self.flow.tail.hold_unread {
                 self.end(key, metadata.len(), GIVEN_UP, now);
@@ -476,9 +476,9 @@ impl Tailer {
         self.nameless.remove(&key);
         self.linked.remove(&key);
         match name {
-            Name::Own => {}
+            // Whoever takes the name away says when.
+            Name::Own | Name::Lost => {}
             Name::Linked => drop(self.linked.insert(key)),
-            Name::Lost => drop(self.nameless.insert(key)),
         }
     }
 
@@ -543,7 +543,7 @@ impl Tailer {
     pub(super) fn named_open(&self) -> usize {
         let is_open =
             |key: &&FileKey| self.files.get(key).is_some_and(|file| file.handle.is_some());
-        self.open.saturating_sub(self.nameless.iter().filter(is_open).count())
+        self.open.saturating_sub(self.nameless.keys().filter(is_open).count())
     }
 
     /// Returns whether one more file may be opened.
