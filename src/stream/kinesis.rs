@@ -20,7 +20,7 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::types::PutRecordsResultEntry;
 
 use self::body::{Body, Pool};
-use self::put::OwnBody;
+use self::put::{OwnBody, Turns};
 use self::session::Sessions;
 
 pub use self::read::{Page, StreamError};
@@ -38,6 +38,7 @@ pub struct Kinesis {
     name: Name,
     sessions: Sessions,
     bodies: Pool,
+    turns: Turns,
     shard_names: Mutex<HashSet<Arc<str>>>,
 }
 
@@ -83,6 +84,7 @@ impl Kinesis {
             name,
             sessions: Sessions::open(aws.clone(), region, timeout).await,
             bodies: Pool::default(),
+            turns: Turns::default(),
             shard_names: Mutex::new(HashSet::new()),
         }
     }
@@ -119,6 +121,7 @@ impl Kinesis {
 impl Stream for Kinesis {
     async fn put_records(&self, entries: Vec<Entry>) -> Outcome {
         let Some(client) = self.client().await else { return outcome::no_region() };
+        let turn = self.turns.next().await;
         let body = Body::new(&self.name, &entries, &self.bodies);
         // The SDK chooses the endpoint by the name; what it would write itself is not used.
         let call = client
@@ -126,7 +129,7 @@ impl Stream for Kinesis {
             .set_stream_name(self.name.name.clone())
             .set_stream_arn(self.name.arn.clone())
             .customize()
-            .interceptor(OwnBody(body));
+            .interceptor(OwnBody::new(body, turn));
         match call.send().await {
             Ok(answer) => self.answered(&answer.records),
             Err(error) => {
