@@ -7,6 +7,8 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 
+mod hostile;
+
 use super::*;
 use crate::config::Config;
 use crate::position::{FileKey, Identity, SequenceNumber};
@@ -124,10 +126,15 @@ fn shard() -> ShardId {
     ShardId::from(SHARD)
 }
 
-/// A record with a run of lines of a generation.
+/// A record with a run of lines of a generation of the host `h`.
 fn run(path: &str, generation: u64, offset: u64, lines: &[&str]) -> Vec<u8> {
+    run_of("h", Path::new(path), generation, offset, lines)
+}
+
+/// The same, of any host.
+fn run_of(host: &str, path: &Path, generation: u64, offset: u64, lines: &[&str]) -> Vec<u8> {
     let identity = Identity { device: 1, inode: 2, birth: 3, ..Identity::default() };
-    let tags = FileTags::new("h", Path::new(path), &identity, FileKey(generation));
+    let tags = FileTags::new(host, path, &identity, FileKey(generation));
     let mut data = Vec::new();
     kpl::begin("k", &mut data);
     for (index, line) in lines.iter().enumerate() {
