@@ -95,6 +95,16 @@ impl Name {
         Self::new(&[&self.0, suffix.as_bytes()].concat())
     }
 
+    /// Returns the name with a suffix to its first part, so that it shares no directory with this one.
+    ///
+    /// # Errors
+    /// [`Refused`], for instance because it is too long then.
+    pub fn beside(&self, suffix: &str) -> Result<Self, Refused> {
+        let first = self.0.split(|&byte| byte == b'/').next().unwrap_or_default();
+        let (first, rest) = self.0.split_at(first.len());
+        Self::new(&[first, suffix.as_bytes(), rest].concat())
+    }
+
     /// Returns its bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

@@ -81,6 +81,14 @@ fn name(text: &str) -> Name {
 }
 
 #[test]
+fn a_name_beside_another_shares_no_directory_with_it() {
+    for (text, beside) in [("a", "a.x"), ("a/b/c.log", "a.x/b/c.log")] {
+        assert_eq!(name(text).beside(".x"), Ok(name(beside)));
+    }
+    assert_eq!(name(&"a".repeat(255)).beside(".x"), Err(Refused::Long));
+}
+
+#[test]
 fn files_are_made_with_their_directories_and_modes() {
     let (_outer, root, path) = root();
     drop(root.create(&name("a/b/c.log")).unwrap());

@@ -19,6 +19,10 @@ use crate::consume::path::{self, Refused, Values};
 use crate::position::ShardId;
 use crate::record::origin;
 
+/// Names beside `other_path` that are tried beyond those that sources can have taken: where the system
+/// refuses so many, it refuses them all.
+const OTHERS_MAX: usize = 100;
+
 /// Why a run goes to `other_path`.
 #[derive(Debug)]
 enum Elsewhere {
@@ -152,25 +156,41 @@ impl Sink {
         path::expand(&self.consume.path, values)
     }
 
-    /// Returns the file of a shard for lines that have no other.
+    /// Returns the file of a shard for lines that have no other. Where a source has its name or stands in
+    /// its way, it is one beside: a name that somebody makes up must not stop a shard.
     pub(super) fn other(&mut self, shard: &ShardId) -> Result<Name, SinkError> {
         if let Some(name) = self.others.get(shard) {
             return Ok(name.clone());
         }
         let values = Values { stream: &self.stream, shard: &shard.0, source: None };
         let refused = |refused: Refused| SinkError::Commit(format!("other_path: {refused}"));
-        let mut name = path::expand(&self.consume.other_path, values).map_err(refused)?;
-        while self.book.named(&name).is_some() {
-            name = name.with_suffix(".other").map_err(refused)?;
+        let first = path::expand(&self.consume.other_path, values).map_err(refused)?;
+        // Each that is taken is so by another file.
+        let most = self.book.files().saturating_add(OTHERS_MAX);
+        let mut name = first.clone();
+        for number in 1..=most {
+            match self.make_other(&name) {
+                Ok(()) => {
+                    self.others.insert(shard.clone(), name.clone());
+                    return Ok(name);
+                }
+                Err(Elsewhere::Failed(error)) => return Err(error),
+                Err(Elsewhere::Refused | Elsewhere::Full) => {
+                    name = first.beside(&format!(".other-{number}")).map_err(refused)?;
+                }
+            }
         }
-        if self.book.output(&name).is_none() {
-            self.make_output(&name).map_err(|why| match why {
-                Elsewhere::Failed(error) => error,
-                _ => SinkError::Commit(format!("{name} of other_path is no file")),
-            })?;
+        Err(SinkError::Commit(format!("{first} of other_path is no file, nor is any beside it")))
+    }
+
+    fn make_other(&mut self, name: &Name) -> Result<(), Elsewhere> {
+        if self.book.named(name).is_some() {
+            return Err(Elsewhere::Refused);
         }
-        self.others.insert(shard.clone(), name.clone());
-        Ok(name)
+        if self.book.output(name).is_none() {
+            self.make_output(name)?;
+        }
+        Ok(())
     }
 
     /// Makes an appended file. What somebody else has put there is kept, and gone on after.

@@ -281,3 +281,43 @@ fn a_name_that_is_only_odd_is_kept_to_the_byte() {
     let refused = table.iter().filter(|made| !made.taken).count() as u64;
     assert_eq!(sink.tallies()[&shard()].refused, refused);
 }
+
+#[test]
+fn what_has_the_place_of_other_path_stops_no_shard() {
+    let other = format!("{SHARD}.log");
+    let of_its_name: Vec<(String, String)> = (0..60)
+        .map(|number| if number == 0 { "web".to_owned() } else { format!("web.other-{number}") })
+        .map(|host| (host, format!("/{other}")))
+        .collect();
+    let of_its_name = of_its_name.iter().map(|(host, path)| (&**host, &**path)).collect();
+    for (settings, sources) in [
+        // A directory, by the name of a host or of a source.
+        ("layout: append", vec![(&*other, "/x")]),
+        ("layout: append, path: '{path}'", vec![("h", "/web/shardId-000000000000.log/x")]),
+        // A file in the place of the directory that it would stand in.
+        ("layout: append, path: '{path}'", vec![("h", "/web")]),
+        ("layout: mirror, path: '{path}'", vec![("h", "/web"), ("h", "/web.other-1")]),
+        // Files of its name, and of those beside it.
+        ("layout: mirror", of_its_name),
+    ] {
+        let mut scene = Scene::new(settings);
+        let mut data: Vec<_> = sources
+            .iter()
+            .zip(1..)
+            .map(|((host, path), number)| run_of(host, Path::new(path), number, 0, &["theirs\n"]))
+            .collect();
+        data.push(b"plain".to_vec());
+        let batch = scene.batch(data);
+        for _ in 0..2 {
+            // The second time with a sink that only knows what is committed.
+            let mut sink = scene.open();
+            sink.write(&shard(), &batch, 1).unwrap_or_else(|error| panic!("{settings}: {error}"));
+            sink.commit(1).unwrap();
+        }
+        let files = scene.files();
+        let count = |line| {
+            files.values().flat_map(|text| text.lines()).filter(|found| *found == line).count()
+        };
+        assert_eq!((count("theirs"), count("plain")), (sources.len(), 2), "{settings}: {files:?}");
+    }
+}
