@@ -486,11 +486,6 @@ impl Sink {
         Ok(())
     }
 
-    fn is_taken(&self, name: &Name) -> Result<bool, SinkError> {
-        let failed = |source| FileError { operation: "look at", name: name.clone(), source };
-        Ok(self.files.root().size(name).map_err(failed)?.is_some())
-    }
-
     /// Renames a file; one that has its new name already, or is gone, is left as it is.
     fn rename(&mut self, from: &Name, to: &Name) -> Result<(), SinkError> {
         self.files.close(from)?;

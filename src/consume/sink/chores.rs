@@ -2,9 +2,10 @@
 //! and mirrored generations that are over are read again.
 //!
 //! Invariant: a rotated file is removed only once its compressed copy is complete, synced and has its
-//! name; a chore that was cut off is done again from the beginning.
+//! name; a chore that was cut off is done again from the beginning. The names that a chore uses are its
+//! own until it is done: a source that is called so gets no file of that name.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -14,7 +15,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::consume::path::{Name, Root};
+use crate::consume::path::{Name, Refused, Root};
 use crate::record::compression::Algorithm;
 
 /// Chores that wait at most; what finds no room is offered again later.
@@ -56,6 +57,7 @@ pub(super) struct Chores {
     jobs: Sender<Job>,
     found: Receiver<Found>,
     checking: HashSet<Name>,
+    compressing: HashMap<u64, [Name; 2]>,
 }
 
 impl Chores {
@@ -67,12 +69,21 @@ impl Chores {
         thread::Builder::new()
             .name("chores".to_owned())
             .spawn(move || run(&root, &waiting, &results))?;
-        Ok(Self { jobs, found, checking: HashSet::new() })
+        let (checking, compressing) = (HashSet::new(), HashMap::new());
+        Ok(Self { jobs, found, checking, compressing })
     }
 
     /// Compresses a file. What finds no room is done at the next start, for it is noted.
-    pub(super) fn compress(&self, id: u64, source: Name, target: Name) {
+    pub(super) fn compress(&mut self, id: u64, source: Name, target: Name) {
+        self.compressing.insert(id, [source.clone(), target.clone()]);
         let _ = self.jobs.try_send(Job::Compress { id, source, target });
+    }
+
+    /// Returns true where compressing uses a name, or will.
+    pub(super) fn uses(&self, name: &Name) -> bool {
+        self.compressing.values().any(|[source, target]| {
+            [source, target].contains(&name) || partial(target).is_ok_and(|it| it == *name)
+        })
     }
 
     /// Reads a file again, unless that is under way.
@@ -89,8 +100,9 @@ impl Chores {
     pub(super) fn found(&mut self) -> Vec<Found> {
         let found: Vec<Found> = self.found.try_iter().collect();
         for one in &found {
-            if let Found::Checked { name, .. } = one {
-                self.checking.remove(name);
+            match one {
+                Found::Checked { name, .. } => drop(self.checking.remove(name)),
+                Found::Compressed(id) => drop(self.compressing.remove(id)),
             }
         }
         found
@@ -129,17 +141,47 @@ fn compress(root: &Root, source: &Name, target: &Name) -> io::Result<()> {
     // As the name says: the setting may have been changed since.
     let algorithm =
         if target.as_bytes().ends_with(b".gz") { Algorithm::Gzip } else { Algorithm::Zstd };
-    let partial = target.with_suffix(".partial").map_err(io::Error::other)?;
+    let partial = partial(target).map_err(io::Error::other)?;
     let mut output = root.create(&partial)?;
     output.set_len(0)?;
     pack(algorithm, &mut input, &mut output)?;
     output.sync_all()?;
     match root.rename(&partial, target) {
-        // A copy that was complete, where only the removal was cut off.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => root.remove(&partial)?,
+        // A copy that was complete, where only the removal was cut off; or somebody else's file.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let is_copy = same(&mut root.open_file(&partial)?, &mut root.open_file(target)?)?;
+            root.remove(&partial)?;
+            if !is_copy {
+                return Err(error);
+            }
+        }
         renamed => renamed?,
     }
     root.remove(source)
+}
+
+/// Returns what a compressed copy is called until it is complete.
+pub(super) fn partial(target: &Name) -> Result<Name, Refused> {
+    target.with_suffix(".partial")
+}
+
+/// Returns true where two files hold the same.
+fn same(one: &mut File, other: &mut File) -> io::Result<bool> {
+    if one.metadata()?.len() != other.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut mine, mut theirs) = (vec![0; BLOCK], vec![0; BLOCK]);
+    loop {
+        let read = one.read(&mut mine)?;
+        let theirs = theirs.get_mut(..read).unwrap_or_default();
+        other.read_exact(theirs)?;
+        if mine.get(..read).unwrap_or_default() != theirs {
+            return Ok(false);
+        }
+        if read == 0 {
+            return Ok(true);
+        }
+    }
 }
 
 fn pack(algorithm: Algorithm, input: &mut File, output: &mut File) -> io::Result<()> {
@@ -169,5 +211,36 @@ fn checksum(root: &Root, name: &Name, length: u64) -> io::Result<Option<u32>> {
             return Ok(Some(hasher.finalize()));
         }
         hasher.update(block.get(..read).unwrap_or_default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_removed_only_where_its_compressed_name_holds_its_copy() {
+        for suffix in [".gz", ".zst"] {
+            let directory = tempfile::tempdir().unwrap();
+            let root = Root::open(directory.path()).unwrap();
+            let (source, target) = (directory.path().join("a"), format!("a{suffix}"));
+            let [from, to] = ["a", &target].map(|name| Name::new(name.as_bytes()).unwrap());
+            let target = directory.path().join(target);
+            fs::write(&source, "line\n".repeat(100_000)).unwrap();
+            fs::write(&target, "somebody else's").unwrap();
+            compress(&root, &from, &to).unwrap_err();
+            assert_eq!(fs::read(&source).unwrap().len(), 500_000);
+            assert_eq!(fs::read(&target).unwrap(), b"somebody else's");
+            fs::remove_file(&target).unwrap();
+            compress(&root, &from, &to).unwrap();
+            assert!(!source.exists() && target.exists());
+            // As a kill leaves it before the removal.
+            fs::write(&source, "line\n".repeat(100_000)).unwrap();
+            compress(&root, &from, &to).unwrap();
+            assert!(!source.exists());
+            assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        }
     }
 }

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::mirror::{Occupant, Placing};
 use super::{
     Chore, ChoreKind, ConsumerCommit, FileError, Found, Generations, Layout, Name, OVER_AFTER,
-    OutputRow, Place, SOURCES_MAX, Sink, SinkError, State, mirror,
+    OutputRow, Place, SOURCES_MAX, Sink, SinkError, State, chores, mirror, rotate,
 };
 use crate::checkpoint::SourceRow;
 use crate::consume::path::{self, Refused, Values};
@@ -65,6 +65,11 @@ fn is_about_the_name(error: &io::Error) -> bool {
     ];
     error.kind() == io::ErrorKind::InvalidInput
         || Errno::from_io_error(error).is_some_and(|errno| of_name.contains(&errno))
+}
+
+/// Returns true where a directory, as sources can make it, or a link has the name.
+fn is_other_thing(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::ISDIR | Errno::LOOP))
 }
 
 impl Sink {
@@ -139,6 +144,9 @@ impl Sink {
     ) -> Result<Name, Elsewhere> {
         let name = self.expanded(Some(shard), origin)?;
         if self.book.output(&name).is_none() {
+            if self.chores.uses(&name) {
+                return Err(Elsewhere::Refused);
+            }
             if self.book.files() >= self.consume.write.max_files {
                 return Err(Elsewhere::Full);
             }
@@ -218,6 +226,30 @@ impl Sink {
         self.make_room(&moves)?;
         self.files.create(&name)?;
         Ok(name)
+    }
+
+    /// Returns true where something has the name of a rotated file, or one that it is compressed by.
+    pub(super) fn is_taken(&self, name: &Name) -> Result<bool, SinkError> {
+        let refused = |refused: Refused| SinkError::Commit(refused.to_string());
+        let mut names = vec![name.clone()];
+        if let Some(algorithm) = self.consume.rotate.compression {
+            let packed = name.with_suffix(rotate::compressed(algorithm)).map_err(refused)?;
+            names.push(chores::partial(&packed).map_err(refused)?);
+            names.push(packed);
+        }
+        for name in names {
+            let known = self.book.output(&name).is_some() || self.chores.uses(&name);
+            let taken = match self.files.root().size(&name) {
+                Ok(size) => size.is_some(),
+                // A directory or a link: sources can make the former.
+                Err(error) if is_other_thing(&error) => true,
+                Err(source) => return Err(FileError { operation: "look at", name, source }.into()),
+            };
+            if known || taken {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn occupant(&self, name: &Name, origin: &origin::Source) -> Result<Occupant, Elsewhere> {

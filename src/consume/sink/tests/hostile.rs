@@ -321,3 +321,50 @@ fn what_has_the_place_of_other_path_stops_no_shard() {
         assert_eq!((count("theirs"), count("plain")), (sources.len(), 2), "{settings}: {files:?}");
     }
 }
+
+#[test]
+fn what_has_the_name_of_a_compressed_file_costs_no_line() {
+    for suffix in ["", "/x", ".gz", ".gz/x", ".gz.partial", ".gz.partial/x"] {
+        let name = &format!("a.20261126-080505{suffix}");
+        let settings = "path: '{path}', rotate: { max_bytes: 1 MiB, compression: gzip }";
+        let mut scene = Scene::new(settings);
+        let mut sink = scene.open();
+        let line = format!("{}\n", "x".repeat(1 << 20));
+        let theirs = run(&format!("/{name}"), 1, 0, &["theirs\n"]);
+        let batch = scene.batch(vec![theirs, run("/a", 2, 0, &[&line])]);
+        sink.write(&shard(), &batch, 1_795_680_305).unwrap();
+        sink.commit(1_795_680_305).unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
+        while !scene.kept.rows().chores.is_empty() {
+            assert!(std::time::Instant::now() < deadline);
+            sink.commit(1_795_680_306).unwrap();
+            std::thread::yield_now();
+        }
+        let mut files = tree(&scene.out(), None);
+        assert_eq!(files.remove(&scene.out().join(name)).unwrap(), b"theirs\n", "{name}");
+        let mut decompressor = crate::record::compression::Decompressor::default();
+        let algorithm = crate::record::compression::Algorithm::Gzip;
+        let mut unpacked = files
+            .values()
+            .filter_map(|bytes| decompressor.decompress(algorithm, bytes, 2 << 20).ok());
+        assert!(unpacked.any(|bytes| bytes == line.as_bytes()), "{name}: {:?}", files.keys());
+    }
+}
+
+#[test]
+fn no_source_is_given_a_file_that_is_being_compressed() {
+    let mut scene = Scene::new("path: '{file}'");
+    let mut sink = scene.open();
+    let batch = scene.batch(vec![run("/b", 1, 0, &["b\n"])]);
+    sink.write(&shard(), &batch, 1).unwrap();
+    sink.commit(1).unwrap();
+    let name = |text: &str| Name::new(text.as_bytes()).unwrap();
+    sink.chores.compress(7, name("a"), name("a.gz"));
+    // Whether it is done or not: it is not known to be.
+    let data = ["/a", "/a.gz", "/a.gz.partial"].into_iter().zip(2..);
+    let batch = scene.batch(data.map(|(path, number)| run(path, number, 0, &["c\n"])).collect());
+    sink.write(&shard(), &batch, 1).unwrap();
+    sink.commit(1).unwrap();
+    let other = format!("web/{SHARD}.log");
+    assert_eq!(scene.files(), named(&[("b", "b\n"), (&other, "c\nc\nc\n")]));
+}
