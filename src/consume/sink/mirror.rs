@@ -15,6 +15,9 @@ use crate::consume::path::{Name, Refused};
 /// Who has a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Occupant {
+    /// An empty file that nobody knows, as a run leaves it that is killed while it makes one. It can be
+    /// gone on with; but a rename would find the name taken.
+    Empty,
     /// Nobody.
     Free,
     /// A generation that was there later than the one to be placed.
@@ -42,7 +45,7 @@ pub(super) fn place<E: From<Refused>>(
     loop {
         match occupant(&at)? {
             Occupant::Newer => at = next(&at)?,
-            Occupant::Free => return Ok(Placing { name: at, moves: Vec::new() }),
+            Occupant::Empty | Occupant::Free => return Ok(Placing { name: at, moves: Vec::new() }),
             Occupant::Older => break,
         }
     }

@@ -262,7 +262,11 @@ impl Sink {
         }
         let failed = |source| FileError { operation: "look at", name: name.clone(), source };
         let size = self.files.root().size(name).map_err(failed)?;
-        Ok(if size.is_some_and(|size| size > 0) { Occupant::Older } else { Occupant::Free })
+        Ok(match size {
+            None => Occupant::Free,
+            Some(0) => Occupant::Empty,
+            Some(_) => Occupant::Older,
+        })
     }
 
     /// Renames generations: noted, done, and noted to be done.

@@ -268,6 +268,24 @@ fn generations_stand_beside_each_other_and_late_records_heal_them() {
 }
 
 #[test]
+fn a_generation_makes_room_where_a_kill_left_an_empty_file() {
+    let mut scene = Scene::new("layout: mirror, path: '{path}'");
+    let mut sink = scene.open();
+    let batch = scene.batch(vec![run("/a", 1, 0, &["the first\n"])]);
+    sink.write(&shard(), &batch, 1).unwrap();
+    sink.commit(1).unwrap();
+    drop(sink);
+    // As a kill leaves it between making a file and committing that it is made.
+    fs::write(scene.out().join("a.1"), "").unwrap();
+    let mut sink = scene.open();
+    let batch = scene.batch(vec![run("/a", 2, 0, &["new\n"])]);
+    sink.write(&shard(), &batch, 1).unwrap();
+    sink.commit(1).unwrap();
+    let files = scene.files();
+    assert_eq!((&*files["a"], &*files["a.1"]), ("new\n", "the first\n"));
+}
+
+#[test]
 fn renames_that_were_cut_off_are_done_at_the_next_start() {
     let mut scene = Scene::new("layout: mirror, path: '{path}'");
     let mut sink = scene.open();
