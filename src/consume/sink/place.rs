@@ -58,7 +58,10 @@ fn is_about_the_name(error: &io::Error) -> bool {
         Errno::NOTDIR,
         Errno::ISDIR,
         Errno::LOOP,
+        Errno::MLINK,
         Errno::NAMETOOLONG,
+        // Some file systems take UTF-8 only.
+        Errno::ILSEQ,
         Errno::XDEV,
         Errno::NXIO,
         Errno::INVAL,
@@ -384,5 +387,20 @@ impl Sink {
             }
         }
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_says_of_a_name_is_told_from_what_may_pass() {
+        for errno in [Errno::ILSEQ, Errno::INVAL, Errno::ISDIR, Errno::LOOP, Errno::MLINK] {
+            assert!(is_about_the_name(&errno.into()), "{errno}");
+        }
+        for errno in [Errno::NOSPC, Errno::DQUOT, Errno::IO, Errno::ACCESS, Errno::MFILE] {
+            assert!(!is_about_the_name(&errno.into()), "{errno}");
+        }
     }
 }
