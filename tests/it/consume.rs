@@ -5,6 +5,8 @@
 
 #[path = "consume/faults.rs"]
 mod faults;
+#[path = "consume/full_disk.rs"]
+mod full_disk;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
