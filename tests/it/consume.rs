@@ -3,6 +3,8 @@
 //! Invariant: what stands in the source files is what is expected; the agent's own counters prove
 //! nothing here.
 
+#[path = "consume/campaign.rs"]
+mod campaign;
 #[path = "consume/faults.rs"]
 mod faults;
 #[path = "consume/full_disk.rs"]
