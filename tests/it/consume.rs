@@ -214,3 +214,11 @@ fn killed_over_and_over_the_mirror_is_whole_and_every_line_appended_once() {
         assert!(same(&logs.join(&name), &mirror.join(&name)), "{name} differs");
     }
 }
+
+/// Shards split and merged under way: nothing is lost, and children come after their parents.
+#[test]
+fn across_splits_and_merges_each_file_is_its_log() {
+    let shards = crate::resharding::reshard(&endpoint("resharded", 2), 80);
+    // Two, split to four, merged to two, and both again.
+    assert_eq!(shards, 2 + 4 + 2 + 4 + 2);
+}
