@@ -12,6 +12,7 @@
     reason = "a measurement, run by hand"
 )]
 
+#[allow(dead_code, reason = "the tests use the rest of it")]
 #[path = "../tests/support"]
 mod support {
     pub mod generator;

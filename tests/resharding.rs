@@ -65,9 +65,9 @@ pub fn reshard(url: &str, seed: u64) -> usize {
     for step in 0..4 {
         more_is_written(&early);
         if step % 2 == 0 {
-            split_all(url)
+            split_all(url);
         } else {
-            merge_pairs(url)
+            merge_pairs(url);
         }
         if draws.bool() {
             consumer.kill();
@@ -124,9 +124,8 @@ fn whole(home: &Home, source: &Home) {
             read(&home.out()) != read(&source.logs())
         });
         let Some(name) = differing else { return };
-        if Instant::now() >= until {
-            panic!("{name} differs at {}: {:#}", home.out().display(), home.status(DEADLINE));
-        }
+        let (late, out) = (Instant::now() >= until, home.out());
+        assert!(!late, "{name} differs at {}: {:#}", out.display(), home.status(DEADLINE));
         thread::sleep(Duration::from_millis(50));
     }
 }

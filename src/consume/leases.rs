@@ -61,7 +61,7 @@ struct State {
 /// What came of a call.
 enum Answer {
     Scanned(Result<Vec<Lease>, Problem>),
-    Written(Box<(Write, Outcome)>),
+    Written(Box<Write>, Outcome),
 }
 
 impl Shared {
@@ -247,8 +247,7 @@ impl Keeper {
                 drop(state);
                 self.note(Some(problem));
             }
-            Answer::Written(written) => {
-                let (write, outcome) = *written;
+            Answer::Written(write, outcome) => {
                 if let Outcome::Unknown(reason) = &outcome {
                     tracing::warn!(shard = %write.shard(), reason, "a lease could not be written");
                 }
@@ -277,7 +276,7 @@ async fn make(table: Arc<Table>, id: WorkerId, call: Call) -> (Instant, Answer) 
         Call::Scan => Answer::Scanned(table.scan().await),
         Call::Write(write) => {
             let outcome = table.write(&id, &write).await;
-            Answer::Written(Box::new((write, outcome)))
+            Answer::Written(write, outcome)
         }
     };
     (sent, answer)

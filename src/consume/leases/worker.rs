@@ -35,7 +35,7 @@ pub enum Call {
     /// Read the whole table.
     Scan,
     /// Write one lease.
-    Write(Write),
+    Write(Box<Write>),
 }
 
 /// How a worker behaves.
@@ -170,7 +170,7 @@ impl Worker {
         let write = self.next_of_held(now).or_else(|| self.next_missing());
         let write = write.or_else(|| self.next_planned())?;
         self.set_busy(write.shard(), true);
-        Some(Call::Write(write))
+        Some(Call::Write(Box::new(write)))
     }
 
     /// Returns when to ask for the next call if nothing happens before.

@@ -189,10 +189,11 @@ impl<'a> Exchange<'a> {
                     return Answer::error(400, "SerializationException", "the body is not JSON");
                 };
                 let all_refused = !outcomes.contains(&EntryOutcome::Accepted);
-                let carried_out = match all_refused {
+                let carried_out = if all_refused {
                     // Nothing is left that could be asked for.
-                    true => Answer::ok(b"{\"Records\":[],\"FailedRecordCount\":0}".to_vec()),
-                    false => upstream.call(head, &rest),
+                    Answer::ok(b"{\"Records\":[],\"FailedRecordCount\":0}".to_vec())
+                } else {
+                    upstream.call(head, &rest)
                 };
                 if carried_out.status != 200 {
                     return carried_out;

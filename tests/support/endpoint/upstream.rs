@@ -31,13 +31,12 @@ impl Upstream {
     }
 
     fn exchange(&mut self, head: &Head, body: &[u8]) -> io::Result<Answer> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => {
-                let socket = TcpStream::connect(self.address)?;
-                socket.set_nodelay(true)?;
-                BufReader::with_capacity(64 * 1024, socket)
-            }
+        let mut connection = if let Some(connection) = self.connection.take() {
+            connection
+        } else {
+            let socket = TcpStream::connect(self.address)?;
+            socket.set_nodelay(true)?;
+            BufReader::with_capacity(64 * 1024, socket)
         };
         let mut request = format!(
             "POST / HTTP/1.1\r\nHost: {}\r\nContent-Type: application/x-amz-json-1.1\r\n\
