@@ -117,6 +117,7 @@ fn merged(format: &str, compression: &str, logs: &[Bytes]) -> Vec<Bytes> {
             let span = Span { file: FileKey(number), start: start as u64, end: end as u64 };
             let chunk = Chunk {
                 span,
+                origin: path(number),
                 data: log.slice(start..end),
                 preceding: Preceding::default(),
                 starts_line: true,
@@ -135,8 +136,12 @@ fn merged(format: &str, compression: &str, logs: &[Bytes]) -> Vec<Bytes> {
     out.into_iter().filter_map(data).collect()
 }
 
+fn path(file: u64) -> Arc<Path> {
+    Arc::from(Path::new(&format!("/nowhere/{file}.log")))
+}
+
 fn opened(file: u64) -> Output {
-    let path: Arc<Path> = Arc::from(Path::new(&format!("/nowhere/{file}.log")));
+    let path = path(file);
     Output::File(FileEvent::Opened(Opened {
         key: FileKey(file),
         path: Arc::clone(&path),
