@@ -106,7 +106,7 @@ impl Flow {
     /// A directory that cannot be written, or a thread that cannot be started.
     pub async fn start<R: Readable, C: Coordinator>(
         mut start: Start<R>,
-        coordinator: C,
+        mut coordinator: C,
     ) -> Result<Self, StartError> {
         let shared = Arc::new(Shared::new(&start.flow));
         let commits = Box::new(ByWriter(Arc::clone(&start.writer)));
@@ -117,6 +117,7 @@ impl Flow {
         });
         let (sink, started) = opened.await.map_err(io::Error::other)??;
         start.rows.started = Some(started);
+        coordinator.started(started);
         let (orders_in, orders) = mpsc::channel(BATCHES);
         let (done_in, done) = mpsc::channel(NEWS);
         let abandon = Arc::new(AtomicBool::new(false));

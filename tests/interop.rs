@@ -32,6 +32,7 @@ mod java;
 mod producer_suite;
 #[path = "interop/recipes.rs"]
 mod recipes;
+mod resharding;
 mod sharing;
 #[allow(dead_code, unused_imports, reason = "a module of tests uses what it needs of it")]
 mod support;
@@ -168,6 +169,35 @@ fn consumers_share_a_table_of_dynalite() {
     let time = Duration::from_secs(number("KINETAIL_SHARING_SECONDS").unwrap_or(0));
     let place = sharing::Place { kinesis: &target.url, dynamodb: &dynamodb, table: "leases" };
     drop(sharing::share(&place, seed, time, 3));
+}
+
+/// Shards of kinesis-local are split and merged under way: nothing is lost, and children come after their
+/// parents.
+#[test]
+fn across_splits_and_merges_of_kinesis_local_each_file_is_its_log() {
+    let target = target("KINETAIL_KINESIS_LOCAL", "");
+    drop(Reader::create_of(&target, "resharded", 2));
+    // Two, split to four, merged to two, and both again.
+    assert_eq!(resharding::reshard(&target.url, 83), 2 + 4 + 2 + 4 + 2);
+}
+
+/// 10 MiB of mixed logs through kinesis-local and back are the same bytes.
+#[test]
+fn a_mirror_over_kinesis_local_is_byte_identical_to_its_source() {
+    let target = target("KINETAIL_KINESIS_LOCAL", "");
+    drop(Reader::create_of(&target, "mirrored", 4));
+    let produce = flow("mirrored", "merge: { format: kpl }");
+    let consume = "consume:\n  - name: back\n    stream: mirrored\n    directory: {out}\n    \
+                   layout: mirror\n    path: '{path}'\n";
+    let home = Home::new(&target.url, &[&produce, consume].concat());
+    support::generator::generate(&home.logs(), 84, 10, 10 << 20).unwrap();
+    let finished = home.once(3 * DEADLINE);
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    let mirror = home.out().join(home.logs().strip_prefix("/").unwrap());
+    let compared =
+        std::process::Command::new("diff").arg("-r").args([home.logs(), mirror]).output();
+    let compared = compared.unwrap();
+    assert!(compared.status.success(), "{compared:?}");
 }
 
 /// Lines that went through an endpoint, in one order with the records that hold them.

@@ -13,6 +13,8 @@
 #[allow(dead_code, reason = "only with the embedded endpoint")]
 mod producer_suite;
 #[cfg(feature = "demo")]
+mod resharding;
+#[cfg(feature = "demo")]
 mod sharing;
 #[allow(dead_code, unused_imports, reason = "a module of tests uses what it needs of it")]
 mod support;

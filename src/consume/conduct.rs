@@ -57,8 +57,8 @@ pub(super) struct Conductor<R, C> {
     place: Place,
     pace: Pace,
     progress: BTreeMap<ShardId, Progress>,
-    /// Granted shards that are read from their oldest record, wherever the flow starts.
-    from_horizon: BTreeSet<ShardId>,
+    /// Where granted shards begin that do not begin where the flow starts.
+    begins: BTreeMap<ShardId, Place>,
     memory: Arc<Semaphore>,
     orders: mpsc::Sender<Order>,
     readers: BTreeMap<ShardId, watch::Sender<bool>>,
@@ -102,7 +102,7 @@ impl<R: Readable, C: Coordinator> Conductor<R, C> {
             place,
             pace: Pace { poll: read.poll_interval, backoff_max: read.backoff_max },
             progress,
-            from_horizon: BTreeSet::new(),
+            begins: BTreeMap::new(),
             memory: Arc::new(Semaphore::new(read.buffer / MEMORY_UNIT)),
             orders,
             readers: BTreeMap::new(),
@@ -192,11 +192,11 @@ impl<R: Readable, C: Coordinator> Conductor<R, C> {
     }
 
     fn on_granted(&mut self, grants: Vec<Grant>) {
-        self.from_horizon.clear();
+        self.begins.clear();
         for grant in &grants {
             self.further(&grant.shard, grant.progress.as_ref());
-            if grant.from_horizon {
-                self.from_horizon.insert(grant.shard.clone());
+            if let Some(begin) = &grant.begin {
+                self.begins.insert(grant.shard.clone(), begin.clone());
             }
         }
         let lost = self.shards.on_granted(grants.into_iter().map(|grant| grant.shard));
@@ -266,11 +266,7 @@ impl<R: Readable, C: Coordinator> Conductor<R, C> {
         for shard in self.shards.start() {
             let now = Instant::now();
             let progress = self.progress.get(&shard);
-            let place = if self.from_horizon.contains(&shard) {
-                Place::TrimHorizon
-            } else {
-                self.place.clone()
-            };
+            let place = self.begins.get(&shard).unwrap_or(&self.place).clone();
             let reader = Reader::new(place, progress, self.pace, now, Rng::new());
             let source = Polling::new(Arc::clone(&self.stream), shard.clone(), reader);
             let (halt, halted) = watch::channel(false);

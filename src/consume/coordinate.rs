@@ -8,7 +8,7 @@ use std::future;
 use std::sync::Arc;
 
 use crate::position::{Progress, ShardId};
-use crate::stream::read::{Child, Shard};
+use crate::stream::read::{Child, Place, Shard};
 
 /// A shard that may be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,9 +18,9 @@ pub struct Grant {
     /// How far it was dealt with, by whichever agent; `None` where nobody began it, or where only this
     /// agent's own checkpoint knows.
     pub progress: Option<Progress>,
-    /// Where there is no progress: it is read from its oldest record, wherever the flow starts. So it is
-    /// with a shard that goes on where another ended.
-    pub from_horizon: bool,
+    /// Where it begins while there is no progress; `None`: where the flow starts. A shard that goes on
+    /// where another ended begins at its oldest record.
+    pub begin: Option<Place>,
 }
 
 /// Tells the writing side which shards are still this agent's, by the clock: reading is told to stop, and
@@ -35,6 +35,9 @@ pub trait Fence: Debug + Send + Sync {
 /// All calls are made by one task, in turn. Only [`granted`](Self::granted) and [`closed`](Self::closed)
 /// wait for anything.
 pub trait Coordinator: Send + 'static {
+    /// The flow was first started at this time, in milliseconds since 1970. Told before anything else.
+    fn started(&mut self, at: u64);
+
     /// The stream holds these shards now.
     fn listed(&mut self, shards: &[Shard]);
 
@@ -93,6 +96,8 @@ impl Fence for Open {
 }
 
 impl Coordinator for Local {
+    fn started(&mut self, _: u64) {}
+
     fn listed(&mut self, shards: &[Shard]) {
         let listed: Vec<ShardId> = shards.iter().map(|shard| shard.id.clone()).collect();
         self.changed |= listed != self.shards;
@@ -103,8 +108,7 @@ impl Coordinator for Local {
         if !std::mem::take(&mut self.changed) {
             future::pending::<()>().await;
         }
-        let grant =
-            |shard: &ShardId| Grant { shard: shard.clone(), progress: None, from_horizon: false };
+        let grant = |shard: &ShardId| Grant { shard: shard.clone(), progress: None, begin: None };
         self.shards.iter().map(grant).collect()
     }
 

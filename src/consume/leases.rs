@@ -26,7 +26,7 @@ use self::table::{Problem, Table};
 use self::worker::{Call, Held, Settings, Worker};
 use super::coordinate::{Coordinator, Fence, Grant};
 use crate::position::{Progress, ShardId};
-use crate::stream::read::{Child, Shard};
+use crate::stream::read::{Child, Place, Shard};
 
 /// Calls under way at once: with a thousand leases, a renewal of all takes a second or so.
 const CALLS: usize = 16;
@@ -61,7 +61,7 @@ struct State {
 /// What came of a call.
 enum Answer {
     Scanned(Result<Vec<Lease>, Problem>),
-    Written(Box<(Write, Outcome)>),
+    Written(Box<Write>, Outcome),
 }
 
 impl Shared {
@@ -117,6 +117,10 @@ impl Drop for Leases {
 }
 
 impl Coordinator for Leases {
+    fn started(&mut self, at: u64) {
+        self.tell(|worker, _| worker.on_started(at));
+    }
+
     fn listed(&mut self, shards: &[Shard]) {
         self.listed = shards.to_vec();
         self.tell(|worker, _| worker.on_listed(shards));
@@ -243,8 +247,7 @@ impl Keeper {
                 drop(state);
                 self.note(Some(problem));
             }
-            Answer::Written(written) => {
-                let (write, outcome) = *written;
+            Answer::Written(write, outcome) => {
                 if let Outcome::Unknown(reason) = &outcome {
                     tracing::warn!(shard = %write.shard(), reason, "a lease could not be written");
                 }
@@ -273,7 +276,7 @@ async fn make(table: Arc<Table>, id: WorkerId, call: Call) -> (Instant, Answer) 
         Call::Scan => Answer::Scanned(table.scan().await),
         Call::Write(write) => {
             let outcome = table.write(&id, &write).await;
-            Answer::Written(Box::new((write, outcome)))
+            Answer::Written(write, outcome)
         }
     };
     (sent, answer)
@@ -284,6 +287,10 @@ fn grant(held: &Held) -> Grant {
         Checkpoint::At(progress) => Some(progress.clone()),
         _ => None,
     };
-    let from_horizon = held.checkpoint == Checkpoint::TrimHorizon;
-    Grant { shard: held.shard.clone(), progress, from_horizon }
+    let begin = match held.checkpoint {
+        Checkpoint::TrimHorizon => Some(Place::TrimHorizon),
+        Checkpoint::Latest => held.since.map(Place::Time),
+        _ => None,
+    };
+    Grant { shard: held.shard.clone(), progress, begin }
 }

@@ -27,6 +27,7 @@ use std::io;
 use std::sync::Arc;
 
 use memchr::memchr_iter;
+use rustix::io::Errno;
 
 use self::book::{Book, State};
 use self::chores::{Chores, Found};
@@ -425,6 +426,22 @@ impl Sink {
             tracing::warn!(flow = &*self.book.flow, %error, "what is over could not be noted");
         }
         Ok(shards)
+    }
+
+    /// Returns an error where the disk has no room for so many bytes, as far as it tells.
+    ///
+    /// # Errors
+    /// [`SinkError`].
+    pub fn check_room(&self, bytes: u64) -> Result<(), SinkError> {
+        // A file system that does not tell is tried.
+        let Ok(facts) = rustix::fs::statvfs(&self.consume.directory) else { return Ok(()) };
+        if facts.f_bavail.saturating_mul(facts.f_frsize) >= bytes {
+            return Ok(());
+        }
+        let source = Errno::NOSPC.into();
+        let name =
+            Name::new(b"directory").map_err(|refused| SinkError::Commit(refused.to_string()))?;
+        Err(FileError { operation: "write to the", name, source }.into())
     }
 
     /// Takes back all that was written since the last commit.

@@ -187,10 +187,12 @@ impl Writing {
         let mut error = error;
         loop {
             self.shared.writing_failed(&error);
+            // Meanwhile the files end where they were committed. Where that fails it is done before the next
+            // try.
+            let _ = self.sink.roll_back();
             if !self.pause() {
                 // It was not committed, and is read again by the next run.
                 self.group.clear();
-                let _ = self.sink.roll_back();
                 return;
             }
             match self.try_again() {
@@ -205,6 +207,8 @@ impl Writing {
     fn try_again(&mut self) -> Result<(), SinkError> {
         self.drop_lost();
         self.sink.roll_back()?;
+        // To no purpose it would be written, and cut off again, time after time.
+        self.sink.check_room(self.group.iter().map(|item| item.batch.bytes()).sum())?;
         for item in &self.group {
             self.sink.write(&item.shard, &item.batch, now())?;
         }

@@ -3,6 +3,13 @@
 //! Invariant: what stands in the source files is what is expected; the agent's own counters prove
 //! nothing here.
 
+#[path = "consume/campaign.rs"]
+mod campaign;
+#[path = "consume/faults.rs"]
+mod faults;
+#[path = "consume/full_disk.rs"]
+mod full_disk;
+
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
@@ -31,7 +38,7 @@ pub fn endpoint(stream: &str, shards: u32) -> String {
 }
 
 /// The producer's half of a configuration.
-const PRODUCE: &str = "state_dir: {state}
+pub const PRODUCE: &str = "state_dir: {state}
 aws: { endpoint_url: '{endpoint}' }
 checkpoint_interval: 50 ms
 produce:
@@ -43,16 +50,27 @@ produce:
     ship: { backoff_max: 200 ms }
 ";
 
-/// A configuration of one agent that does both.
-fn both(consume: &str) -> String {
+/// The head of the configuration of an agent that consumes alone.
+const CONSUMER: &str = "state_dir: {state}
+aws: { endpoint_url: '{endpoint}' }
+checkpoint_interval: 50 ms
+";
+
+/// The consumer's half of a configuration.
+fn consume(settings: &str) -> String {
     format!(
-        "{PRODUCE}consume:
+        "consume:
   - name: back
     stream: web
     directory: {{out}}
     read: {{ poll_interval: 200 ms, backoff_max: 200 ms }}
-{consume}"
+{settings}"
     )
+}
+
+/// A configuration of one agent that does both.
+fn both(settings: &str) -> String {
+    [PRODUCE, &consume(settings)].concat()
 }
 
 const MIRROR: &str = "    layout: mirror\n    path: '{path}'\n";
@@ -66,6 +84,13 @@ fn mirror_of(home: &Home) -> PathBuf {
 fn names(directory: &Path) -> BTreeSet<OsString> {
     let entries = fs::read_dir(directory).into_iter().flatten();
     entries.map(|entry| entry.unwrap().file_name()).collect()
+}
+
+/// Returns the files beneath a directory.
+pub fn files(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let beneath = |path: PathBuf| if path.is_dir() { files(&path) } else { vec![path] };
+    entries.flat_map(beneath).collect()
 }
 
 /// Returns what differs between the logs and their mirror.
@@ -188,4 +213,12 @@ fn killed_over_and_over_the_mirror_is_whole_and_every_line_appended_once() {
         let name = format!("{n}.log");
         assert!(same(&logs.join(&name), &mirror.join(&name)), "{name} differs");
     }
+}
+
+/// Shards split and merged under way: nothing is lost, and children come after their parents.
+#[test]
+fn across_splits_and_merges_each_file_is_its_log() {
+    let shards = crate::resharding::reshard(&endpoint("resharded", 2), 80);
+    // Two, split to four, merged to two, and both again.
+    assert_eq!(shards, 2 + 4 + 2 + 4 + 2);
 }

@@ -19,7 +19,8 @@ pub(crate) fn seed(usual: u64) -> u64 {
     variable(SEED).map_or(usual, |seed| usual ^ seed.wrapping_mul(0x9E37_79B9_7F4A_7C15))
 }
 
-fn variable(name: &str) -> Option<u64> {
+/// Returns the number that an environment variable holds, where it is set.
+pub(crate) fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
 }

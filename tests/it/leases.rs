@@ -2,15 +2,17 @@
 //!
 //! Invariant: as [`sharing`]: what counts is what stands in the files.
 
-use std::time::Duration;
+use std::fs;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::consume::endpoint;
-use super::scene::{DEADLINE, status, stop};
+use super::consume::{PRODUCE, endpoint, files};
+use super::scene::{DEADLINE, append, status, stop};
 use crate::sharing::{self, Place};
 use crate::support::agent::Home;
 use crate::support::dynamodb::DynamoDb;
+use crate::support::endpoint::{FaultEndpoint, Options, Script};
 
 /// Three consumers divide the shards, one is stopped, one killed, one paused: every line is written once,
 /// or repeated where one was killed or paused; while answers of the table are lost.
@@ -76,10 +78,53 @@ fn a_table_that_cannot_be_shared_is_refused_in_words() {
     let state = json!({ "key": { "S": "Migration3.0" }, "cv": { "S": "CLIENT_VERSION_2X" } });
     dynamodb.put("leases-CoordinatorState", "key", &state);
     let agent = home.start();
-    status(&home, "its shards are read", |status| {
-        let shards = status["consumers"][0]["shards"].as_array();
-        shards.is_some_and(|all| all.iter().filter(|it| it["state"] == "reading").count() == 2)
-    });
+    reads(&home, 2);
     stop(agent);
+    assert_eq!(dynamodb.refused(), 0);
+}
+
+/// Waits until a consumer reads so many shards.
+fn reads(home: &Home, shards: usize) {
+    status(home, "its shards are read", |status| {
+        let all = status["consumers"][0]["shards"].as_array();
+        all.is_some_and(|all| all.iter().filter(|it| it["state"] == "reading").count() == shards)
+    });
+}
+
+/// `start_at: latest` is the time at which the first of the consumers began: what came since then is read,
+/// whichever of them is there when, and what came before by none.
+#[test]
+fn what_came_since_the_first_consumer_began_is_not_skipped_by_the_next() {
+    let options = Options { shards: 2, ..Options::default() };
+    // Ferrokinesis takes a time for the second that it lies in.
+    let endpoint = FaultEndpoint::start_with(options, Script::healthy());
+    let kinesis = endpoint.url();
+    let dynamodb = DynamoDb::start();
+    let source = Home::new(&kinesis, PRODUCE);
+    let ship = |line: &str| {
+        append(&source.logs().join("app.log"), line.as_bytes());
+        assert_eq!(source.once(DEADLINE).code(), Some(0));
+    };
+    let settings = consume(&dynamodb, ", create_table: true") + "    start_at: latest\n";
+    let (first, second) = (Home::new(&kinesis, &settings), Home::new(&kinesis, &settings));
+    ship("before\n");
+    let agent = first.start();
+    reads(&first, 2);
+    stop(agent);
+    ship("between\n");
+    let agent = second.start();
+    reads(&second, 2);
+    ship("after\n");
+    let written = || -> String {
+        files(&second.out()).iter().map(|file| fs::read_to_string(file).unwrap()).collect()
+    };
+    let end = Instant::now() + DEADLINE;
+    while !written().contains("after\n") {
+        assert!(Instant::now() < end, "{:?}", written());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    stop(agent);
+    assert_eq!(written(), "between\nafter\n");
+    assert_eq!(files(&first.out()).len(), 0);
     assert_eq!(dynamodb.refused(), 0);
 }

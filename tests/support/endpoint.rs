@@ -6,16 +6,18 @@
 //!
 //! ```text
 //!  client ──TCP──▶ serve ──▶ http ──▶ protocol ──▶ shards ──▶ log ──▶ wait_until, log()
-//!                    ▲                                         └────▶ Options::sink
-//!                  Script
+//!                    ▲               │                   │     └────▶ Options::sink
+//!                  Script            └─▶ upstream        └──▶ reads
 //! ```
 
 pub mod http;
 pub mod log;
 pub mod protocol;
+mod reads;
 pub mod script;
 mod serve;
 pub mod shards;
+mod upstream;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,7 +27,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 pub use log::{Accepted, Delivery, EntryOutcome, Log, Sink};
-pub use script::{CallFault, EntryFault, Script, Throttle};
+pub use script::{CallFault, EntryFault, ReadFault, Script, Throttle};
 
 /// What an endpoint is, beside its faults.
 pub struct Options {
@@ -41,6 +43,9 @@ pub struct Options {
     pub request_max: usize,
     /// Whether a Signature Version 4 header must be there, in form.
     pub check_signatures: bool,
+    /// An endpoint that carries out what this one lets through, instead of this one's own store; the log
+    /// then holds no records.
+    pub upstream: Option<SocketAddr>,
     /// Takes stored records, in order and while the endpoint waits, instead of the log's keeping
     /// them: for volumes that do not fit in memory.
     pub sink: Option<Sink>,
@@ -55,6 +60,7 @@ impl Default for Options {
             distribution: None,
             request_max: 10 * 1024 * 1024,
             check_signatures: true,
+            upstream: None,
             sink: None,
         }
     }
@@ -70,6 +76,7 @@ impl fmt::Debug for Options {
             .field("distribution", &self.distribution)
             .field("request_max", &self.request_max)
             .field("check_signatures", &self.check_signatures)
+            .field("upstream", &self.upstream)
             .field("sink", &self.sink.is_some())
             .finish()
     }

@@ -14,8 +14,11 @@ use crate::position::ShardId;
 /// The hash key of the table.
 pub const KEY: &str = "leaseKey";
 
-/// Who asks the owner for the shard: the one attribute that only kinetail knows.
+/// Who asks the owner for the shard: an attribute that only kinetail knows.
 const WANTED_BY: &str = "wantedBy";
+
+/// The time that a checkpoint `LATEST` means: another such attribute.
+const SINCE: &str = "latestSince";
 
 /// What else the table of a fleet may be named, where version 3 of the library keeps its state.
 pub const STATE_SUFFIX: &str = "-CoordinatorState";
@@ -110,6 +113,7 @@ pub fn lease(item: &Value) -> Result<Option<Lease>, Unusable> {
         children: set("childShardIds"),
         hash_keys: first.zip(last).map(|(first, last)| (first.to_owned(), last.to_owned())),
         switches: number("ownerSwitchesSinceCheckpoint").ok_or_else(unreadable)?,
+        since: item.get(SINCE).map(|_| number(SINCE).ok_or_else(unreadable)).transpose()?,
         wanted_by: text(WANTED_BY).map(Arc::from),
     }))
 }
@@ -145,6 +149,9 @@ fn item(lease: &Lease) -> Value {
     if let Some((first, last)) = &lease.hash_keys {
         also.push(("startingHashKey", json!({ "S": first })));
         also.push(("endingHashKey", json!({ "S": last })));
+    }
+    if let Some(since) = lease.since {
+        also.push((SINCE, number(since)));
     }
     // An empty set is no value of the table.
     if !lease.parents.is_empty() {
@@ -327,6 +334,22 @@ mod tests {
         item["leaseOwner"] = json!({ "S": "other" });
         item["throughputKBps"] = json!({ "N": "1.5" });
         assert_eq!(lease(&item), Ok(Some(lease_here)));
+    }
+
+    #[test]
+    fn the_time_that_latest_means_is_written_and_read_and_may_be_missing() {
+        let shard = ShardId::from("shardId-000000000001");
+        let latest =
+            Lease { since: Some(1_795_000_000_123), ..Lease::new(shard, Checkpoint::Latest) };
+        let (_, put) = request("leases", "me", &Write::Create(latest.clone()));
+        let mut item = put["Item"].clone();
+        assert_eq!(item["latestSince"], json!({ "N": "1795000000123" }));
+        assert_eq!(lease(&item), Ok(Some(latest.clone())));
+        item["latestSince"] = json!({ "N": "soon" });
+        assert!(matches!(lease(&item), Err(Unusable::Unreadable(_))));
+        // As the library writes it.
+        item.as_object_mut().unwrap().remove("latestSince");
+        assert_eq!(lease(&item), Ok(Some(Lease { since: None, ..latest })));
     }
 
     #[test]

@@ -96,6 +96,10 @@ pub struct Lease {
     pub hash_keys: Option<(String, String)>,
     /// How often the owner has changed since the last checkpoint.
     pub switches: u64,
+    /// What `LATEST` means, in milliseconds since 1970: the time at which the agent first started that added
+    /// the lease. Else each owner would begin with what comes after its own start, and what came between two
+    /// owners would be read by none. Only kinetail knows this attribute.
+    pub since: Option<u64>,
     /// Who asks the owner to hand the shard over once it is drained. Only kinetail knows this attribute;
     /// others leave it alone, and are not asked twice.
     pub wanted_by: Option<WorkerId>,
@@ -114,6 +118,7 @@ impl Lease {
             children: BTreeSet::new(),
             hash_keys: None,
             switches: 0,
+            since: None,
             wanted_by: None,
         }
     }

@@ -35,7 +35,7 @@ pub enum Call {
     /// Read the whole table.
     Scan,
     /// Write one lease.
-    Write(Write),
+    Write(Box<Write>),
 }
 
 /// How a worker behaves.
@@ -99,12 +99,16 @@ pub struct Held {
     pub shard: ShardId,
     /// How far it is dealt with.
     pub checkpoint: Checkpoint,
+    /// The time that [`Checkpoint::Latest`] means.
+    pub since: Option<u64>,
 }
 
 /// One agent among those that share a table.
 #[derive(Debug)]
 pub struct Worker {
     settings: Settings,
+    /// When this agent first started, in milliseconds since 1970; known before any shard is.
+    started: Option<u64>,
     entries: BTreeMap<ShardId, Entry>,
     listed: Vec<Shard>,
     /// Leases to add, parents first.
@@ -131,6 +135,7 @@ impl Worker {
     pub fn new(settings: Settings, rng: Rng, now: Instant) -> Self {
         Self {
             settings,
+            started: None,
             entries: BTreeMap::new(),
             listed: Vec::new(),
             missing: Vec::new(),
@@ -165,7 +170,7 @@ impl Worker {
         let write = self.next_of_held(now).or_else(|| self.next_missing());
         let write = write.or_else(|| self.next_planned())?;
         self.set_busy(write.shard(), true);
-        Some(Call::Write(write))
+        Some(Call::Write(Box::new(write)))
     }
 
     /// Returns when to ask for the next call if nothing happens before.
@@ -314,10 +319,19 @@ impl Worker {
         let readable = |(shard, entry): (&ShardId, &Entry)| {
             let holding = entry.holding.as_ref()?;
             let reads = holding.leaving.is_none() && holding.finished.is_none();
-            let checkpoint = entry.lease.checkpoint.clone();
-            reads.then(|| Held { shard: shard.clone(), checkpoint })
+            let Lease { checkpoint, since, .. } = &entry.lease;
+            reads.then(|| Held {
+                shard: shard.clone(),
+                checkpoint: checkpoint.clone(),
+                since: *since,
+            })
         };
         self.entries.iter().filter_map(readable).collect()
+    }
+
+    /// Takes note of when this agent first started.
+    pub fn on_started(&mut self, at: u64) {
+        self.started = Some(at);
     }
 
     /// Returns the shards that were dealt with to their ends, by whichever worker.

@@ -58,6 +58,16 @@ fn failed(operation: &'static str, name: &Name) -> impl FnOnce(io::Error) -> Fil
     move |source| FileError { operation, name, source }
 }
 
+/// Cuts off what a full disk took of a write: it ends anywhere, and a file should not end in a line that is
+/// torn. Bytes beyond, or before, are others'. Where this fails, too, it is cut back or written over later.
+fn cut_torn(file: &File, held: &Held) {
+    let end = held.at.saturating_add(held.bytes.len() as u64);
+    let is_torn = file.metadata().is_ok_and(|facts| held.at < facts.len() && facts.len() < end);
+    if is_torn && let Err(error) = file.set_len(held.at) {
+        tracing::warn!(%error, "what was written of a line cannot be cut off");
+    }
+}
+
 impl Files {
     pub(super) fn new(root: Root, most: usize) -> Self {
         Self {
@@ -109,7 +119,10 @@ impl Files {
         let Some(held) = self.held.remove(name) else { return Ok(()) };
         self.held_bytes = self.held_bytes.saturating_sub(held.bytes.len());
         let file = self.opened(name, true)?;
-        file.write_all_at(&held.bytes, held.at).map_err(failed("write", name))?;
+        if let Err(error) = file.write_all_at(&held.bytes, held.at) {
+            cut_torn(file, &held);
+            return Err(failed("write", name)(error));
+        }
         if let Some(open) = self.open.get_mut(name) {
             open.dirty = true;
         }

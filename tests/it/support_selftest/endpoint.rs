@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_kinesis::operation::get_shard_iterator::builders::GetShardIteratorFluentBuilder;
 use aws_sdk_kinesis::primitives::Blob;
-use aws_sdk_kinesis::types::PutRecordsRequestEntry;
+use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ShardIteratorType as Kind};
 
 use super::raw::{post, post_signed, put, put_body, send_and_go};
-use crate::support::endpoint::{Delivery, EntryOutcome, FaultEndpoint, Options, Script, shards};
+use crate::support::endpoint::{
+    Delivery, EntryFault, EntryOutcome, FaultEndpoint, Options, Script, shards,
+};
 
 /// Returns the SDK's client of an endpoint.
 fn client(endpoint: &FaultEndpoint) -> Client {
@@ -61,6 +64,82 @@ fn the_sdk_can_put_and_the_log_holds_what_it_put() {
     let request = &endpoint.requests()[0];
     assert_eq!((&*request.operation, request.entries, request.bytes), ("PutRecords", 10, 60));
     assert_eq!(request.outcomes, vec![EntryOutcome::Accepted; 10]);
+}
+
+/// What the SDK reads of a shard is what was stored there, in order and once, from any place in it.
+#[test]
+fn the_sdk_can_read_what_was_put() {
+    let options = Options { shards: 2, ..Options::default() };
+    let endpoint = FaultEndpoint::start_with(options, Script::healthy());
+    let client = client(&endpoint);
+    for n in 0..20u8 {
+        let put = client.put_records().stream_name("web").records(entry(&format!("k{n}"), &[n]));
+        run(put.send()).unwrap();
+    }
+    for shard in 0..2 {
+        let stored = endpoint.accepted().into_iter().filter(|record| record.shard == shard);
+        let stored: Vec<_> = stored.map(|record| (record.sequence, record.data)).collect();
+        assert!(stored.len() > 2, "seed of keys: {stored:?}");
+        let read = |from: GetShardIteratorFluentBuilder| {
+            let from = from.stream_name("web").shard_id(shards::name(shard));
+            let mut next = run(from.send()).unwrap().shard_iterator;
+            let mut all = Vec::new();
+            loop {
+                let page = client.get_records().set_shard_iterator(next).limit(1);
+                let page = run(page.send()).unwrap();
+                all.extend(page.records().iter().map(|it| it.data().as_ref().to_vec()));
+                next = page.next_shard_iterator;
+                if page.millis_behind_latest == Some(0) && page.records.is_empty() {
+                    return all;
+                }
+            }
+        };
+        let from = |place: usize| -> Vec<Vec<u8>> {
+            stored[place..].iter().map(|(_, data)| data.to_vec()).collect()
+        };
+        let second = shards::sequence_number(stored[1].0);
+        let iterator = || client.get_shard_iterator();
+        assert_eq!(read(iterator().shard_iterator_type(Kind::TrimHorizon)), from(0));
+        assert_eq!(read(iterator().shard_iterator_type(Kind::Latest)), from(stored.len()));
+        let at = iterator().starting_sequence_number(&second);
+        assert_eq!(read(at.shard_iterator_type(Kind::AtSequenceNumber)), from(1));
+        let after = iterator().starting_sequence_number(&second);
+        assert_eq!(read(after.shard_iterator_type(Kind::AfterSequenceNumber)), from(2));
+    }
+}
+
+/// An endpoint that stands before another tells of each entry what became of it there, at its place, whatever
+/// it refuses itself.
+#[test]
+fn what_stands_behind_is_told_entry_by_entry() {
+    let behind = FaultEndpoint::start(Script::healthy());
+    let options = Options { upstream: Some(behind.address()), ..Options::default() };
+    let script = Script::seeded(3).entry(EntryFault::Throttled, 0.3);
+    let before = FaultEndpoint::start_with(options, script);
+    let client = client(&before);
+    let (mut told, mut refused) = (Vec::new(), 0);
+    for call in 0..10u8 {
+        let entries = (0..10u8).map(|n| entry(&format!("k{n}"), &[call, n])).collect();
+        let put = client.put_records().stream_name("web").set_records(Some(entries));
+        let output = run(put.send()).unwrap();
+        for (n, answered) in (0..).zip(output.records()) {
+            match answered.error_code() {
+                None => told.push((answered.sequence_number().unwrap().to_owned(), vec![call, n])),
+                Some(code) => {
+                    assert_eq!(code, "ProvisionedThroughputExceededException");
+                    refused += 1;
+                }
+            }
+        }
+        let failed = output.records().iter().filter(|record| record.error_code().is_some());
+        assert_eq!(output.failed_record_count().unwrap(), i32::try_from(failed.count()).unwrap());
+    }
+    let stored = behind.accepted().into_iter();
+    let stored: Vec<_> = stored
+        .map(|record| (shards::sequence_number(record.sequence), record.data.to_vec()))
+        .collect();
+    assert_eq!(told, stored);
+    assert!(refused > 10 && told.len() + refused == 100, "{refused} refused");
 }
 
 /// What a client had sent when it was gone is taken in, also where nobody had accepted its connection.

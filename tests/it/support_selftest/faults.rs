@@ -81,7 +81,7 @@ fn faults_follow_from_the_seed() {
             .call(CallFault::CutAfterStoring, 0.1)
             .entry(EntryFault::InternalFailure, 0.05);
         let fate = |number| {
-            let mut plan = script.plan(number, true);
+            let mut plan = script.plan(number, "PutRecords");
             let entries = (0..20).map(|_| script.entry_fault(&mut plan)).collect::<Vec<_>>();
             (plan.call, entries)
         };

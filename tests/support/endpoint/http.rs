@@ -21,6 +21,8 @@ pub struct Head {
     pub target: String,
     /// `Authorization`.
     pub authorization: Option<String>,
+    /// `X-Amz-Date`, which goes with it.
+    pub date: Option<String>,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
     /// Whether the client asked for the connection to end after the answer.
@@ -189,6 +191,7 @@ impl Head {
             "content-length" => self.content_length = value.parse().ok(),
             "x-amz-target" => self.target.push_str(value),
             "authorization" => self.authorization = Some(value.to_owned()),
+            "x-amz-date" => self.date = Some(value.to_owned()),
             "expect" => self.expects_continue = value.eq_ignore_ascii_case("100-continue"),
             "connection" => self.closes = value.eq_ignore_ascii_case("close"),
             _ => {}

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Options;
@@ -24,25 +24,25 @@ const RECORDS_MAX: usize = 500;
 const KEY_CHARACTERS_MAX: usize = 256;
 
 /// A `PutRecords` body as it came; strings without escapes stay in the body.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct PutBody<'a> {
     #[serde(borrow, default)]
     records: Vec<PutEntry<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
     stream_name: Option<Cow<'a, str>>,
-    #[serde(borrow, rename = "StreamARN")]
+    #[serde(borrow, rename = "StreamARN", skip_serializing_if = "Option::is_none")]
     stream_arn: Option<Cow<'a, str>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct PutEntry<'a> {
     #[serde(borrow)]
     data: Cow<'a, str>,
     #[serde(borrow, default)]
     partition_key: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     explicit_hash_key: Option<Cow<'a, str>>,
 }
 
@@ -149,6 +149,43 @@ pub fn put_answer(put: &Put, outcomes: &[EntryOutcome], first: u64) -> Answer {
         });
     }
     let body = json!({ "FailedRecordCount": failed, "Records": records });
+    Answer::ok(body.to_string().into_bytes())
+}
+
+/// Returns a call without the entries that are refused, and what becomes of each where the rest is carried
+/// out; `None` where it is not to be understood.
+pub fn without_refused(
+    body: &[u8],
+    mut draw: impl FnMut() -> Option<EntryFault>,
+) -> Option<(Vec<u8>, Vec<EntryOutcome>)> {
+    let mut put: PutBody<'_> = serde_json::from_slice(body).ok()?;
+    let mut outcomes = Vec::with_capacity(put.records.len());
+    put.records.retain(|_| {
+        let refused = draw();
+        outcomes.push(refused.map_or(EntryOutcome::Accepted, EntryOutcome::Refused));
+        refused.is_none()
+    });
+    Some((serde_json::to_vec(&put).ok()?, outcomes))
+}
+
+/// Puts the refused entries back into the answer to a call that was carried out without them.
+pub fn with_refused(answer: Answer, outcomes: &[EntryOutcome]) -> Answer {
+    let Ok(mut body) = serde_json::from_slice::<Value>(&answer.body) else { return answer };
+    let Some(carried_out) = body["Records"].as_array().cloned() else { return answer };
+    let mut carried_out = carried_out.into_iter();
+    let mut failed = body["FailedRecordCount"].as_u64().unwrap_or_default();
+    let mut records = Vec::with_capacity(outcomes.len());
+    for outcome in outcomes {
+        records.push(match outcome {
+            EntryOutcome::Accepted => carried_out.next().unwrap_or_default(),
+            EntryOutcome::Refused(fault) => {
+                failed += 1;
+                refusal(*fault, "shardId-000000000000", "stream")
+            }
+        });
+    }
+    body["Records"] = records.into();
+    body["FailedRecordCount"] = failed.into();
     Answer::ok(body.to_string().into_bytes())
 }
 
@@ -260,7 +297,7 @@ pub fn check_signature(authorization: Option<&str>) -> Result<(), Answer> {
 }
 
 /// Returns the stream's name, given it or its ARN.
-fn stream_name(name: Option<&str>, arn: Option<&str>) -> Result<String, Answer> {
+pub fn stream_name(name: Option<&str>, arn: Option<&str>) -> Result<String, Answer> {
     let from_arn = arn.and_then(|arn| Some(arn.strip_prefix("arn:")?.split_once(":stream/")?.1));
     let Some(name) = name.or(from_arn) else {
         let message = "Either StreamName or StreamARN must be given, and well-formed.";

@@ -92,6 +92,18 @@ pub enum EntryFault {
     Throttled,
 }
 
+/// A fault of a call that reads: `GetShardIterator`, `GetRecords` or `ListShards`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadFault {
+    /// As of any call.
+    Call(CallFault),
+    /// 200 without a record, though there may be some, and an iterator of the same place; of `GetRecords`
+    /// alone.
+    Empty,
+    /// 400 `ExpiredIteratorException`; of `GetRecords` alone.
+    Expired,
+}
+
 /// When a shard takes nothing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Throttle {
@@ -121,6 +133,7 @@ pub struct Script {
     calls: Vec<(CallFault, f64)>,
     exactly: Vec<(u64, CallFault)>,
     entries: Vec<(EntryFault, f64)>,
+    reads: Vec<(ReadFault, f64)>,
     slow: Option<(f64, Duration)>,
     throttles: Vec<(u32, Throttle)>,
     poison: Option<Poison>,
@@ -136,6 +149,7 @@ impl fmt::Debug for Script {
             .field("calls", &self.calls)
             .field("exactly", &self.exactly)
             .field("entries", &self.entries)
+            .field("reads", &self.reads)
             .field("slow", &self.slow)
             .field("throttles", &self.throttles)
             .field("poison", &self.poison.is_some())
@@ -188,6 +202,14 @@ impl Script {
         self
     }
 
+    /// Commits `fault` in this share of the calls that read, or of those of them that it can befall.
+    #[must_use]
+    pub fn read(mut self, fault: ReadFault, share: f64) -> Self {
+        self.reads.push((fault, share));
+        assert!(self.reads.iter().map(|(_, share)| share).sum::<f64>() <= 1.0 + 1e-9);
+        self
+    }
+
     /// Holds the answers of this share of the calls back by `delay`, after the records are stored.
     #[must_use]
     pub fn slow(mut self, share: f64, delay: Duration) -> Self {
@@ -225,19 +247,24 @@ impl Script {
 
     /// Returns what will befall the request of this number.
     #[must_use]
-    pub fn plan(&self, request: u64, puts_records: bool) -> Plan {
+    pub fn plan(&self, request: u64, operation: &str) -> Plan {
         // Neighbouring seeds must not give neighbouring draws: spread the number over all bits.
         let mut draws =
             fastrand::Rng::with_seed(self.seed ^ request.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let (chance, slow) = (draws.f64(), draws.f64());
-        let applies = puts_records || self.everywhere;
+        let reads = matches!(operation, "GetShardIterator" | "GetRecords" | "ListShards");
+        let fault = pick(&self.reads, chance).filter(|_| reads);
+        let read = fault.filter(|_| operation == "GetRecords");
+        let applies = operation == "PutRecords" || self.everywhere;
         let planned = self.exactly.iter().find(|(number, _)| *number == request);
-        let call = match planned {
-            Some((_, fault)) => Some(*fault),
-            None => pick(&self.calls, chance).filter(|_| applies),
+        let call = match (planned, fault) {
+            (Some((_, fault)), _) => Some(*fault),
+            (None, Some(ReadFault::Call(fault))) => Some(fault),
+            (None, _) => pick(&self.calls, chance).filter(|_| applies),
         };
+        let applies = applies || (reads && !self.reads.is_empty());
         let delay = self.slow.filter(|(share, _)| applies && slow < *share).map(|(_, delay)| delay);
-        Plan { call, delay, read_rate: self.read_rate, draws }
+        Plan { call, read, delay, read_rate: self.read_rate, draws }
     }
 
     /// Returns whether the record can never be accepted.
@@ -263,6 +290,8 @@ impl Script {
 pub struct Plan {
     /// The fault of the call.
     pub call: Option<CallFault>,
+    /// The fault of the reading.
+    pub read: Option<ReadFault>,
     /// How long the answer is held back.
     pub delay: Option<Duration>,
     /// Bytes a second at which the body is read.

@@ -18,7 +18,9 @@ use std::time::{Duration, Instant};
 use super::http::{Answer, Connection, Head};
 use super::log::{Accepted, Delivery, EntryOutcome, Print};
 use super::protocol::{self, Put};
-use super::script::{CallFault, EntryFault, Plan, Script};
+use super::reads;
+use super::script::{CallFault, EntryFault, Plan, ReadFault, Script};
+use super::upstream::Upstream;
 use super::{Shared, State};
 
 /// The longest body that is read: 10 MiB of data in base64, and JSON around it.
@@ -49,8 +51,9 @@ pub(super) fn accept(shared: &Arc<Shared>, listener: &TcpListener, epoch: u64) {
 /// Answers the requests of one connection until it ends.
 fn converse(shared: &Shared, socket: TcpStream) -> io::Result<()> {
     let mut connection = Connection::new(socket)?;
+    let mut upstream = shared.options.upstream.map(Upstream::new);
     while let Some(head) = connection.read_head()? {
-        let mut exchange = Exchange::begin(shared, &mut connection, &head);
+        let mut exchange = Exchange::begin(shared, &mut connection, upstream.as_mut(), &head);
         let outcome = exchange.run(&head);
         exchange.finish();
         if !outcome? || head.closes {
@@ -65,6 +68,7 @@ fn converse(shared: &Shared, socket: TcpStream) -> io::Result<()> {
 struct Exchange<'a> {
     shared: &'a Shared,
     connection: &'a mut Connection,
+    upstream: Option<&'a mut Upstream>,
     script: Arc<Script>,
     plan: Plan,
     script_epoch: u64,
@@ -77,7 +81,12 @@ struct Exchange<'a> {
 
 impl<'a> Exchange<'a> {
     /// Gives the request its number and its plan.
-    fn begin(shared: &'a Shared, connection: &'a mut Connection, head: &Head) -> Self {
+    fn begin(
+        shared: &'a Shared,
+        connection: &'a mut Connection,
+        upstream: Option<&'a mut Upstream>,
+        head: &Head,
+    ) -> Self {
         let operation = match head.target.strip_prefix("Kinesis_20131202.") {
             Some(operation) => operation.to_owned(),
             None => head.target.clone(),
@@ -85,7 +94,7 @@ impl<'a> Exchange<'a> {
         let mut state = shared.lock();
         let number = state.log.begin(&operation);
         let script = Arc::clone(&state.script);
-        let plan = script.plan(number, operation == "PutRecords");
+        let plan = script.plan(number, &operation);
         state.log.request(number).fault = plan.call;
         let (script_epoch, listening) = (state.script_epoch, state.listening);
         drop(state);
@@ -93,6 +102,7 @@ impl<'a> Exchange<'a> {
         Self {
             shared,
             connection,
+            upstream,
             script,
             plan,
             script_epoch,
@@ -116,10 +126,13 @@ impl<'a> Exchange<'a> {
                 return Ok(false);
             }
         };
-        let answer = match protocol_errors(self.shared, head, self.plan.call) {
-            Some(refusal) if self.operation != "PutRecords" => refusal,
-            refusal => self.carry_out(&body, refusal),
+        let answer = match (protocol_errors(self.shared, head, &self.plan), self.operation.as_str())
+        {
+            (refusal, "PutRecords") if self.upstream.is_none() => self.store_all(&body, refusal),
+            (Some(refusal), _) => refusal,
+            (None, _) => self.carry_out(head, &body),
         };
+        let answer = self.spoil(answer);
         match self.plan.call {
             Some(CallFault::BlackHole | CallFault::BlackHoleAfterStoring) => self.vanish(),
             Some(CallFault::CutBeforeStoring | CallFault::CutAfterStoring) => return Ok(false),
@@ -143,13 +156,72 @@ impl<'a> Exchange<'a> {
         self.connection.read_body(length, self.plan.read_rate).map(Ok)
     }
 
-    /// Does what the request asks, unless it is refused; stores what a fault lets through.
-    fn carry_out(&mut self, body: &[u8], refusal: Option<Answer>) -> Answer {
-        let options = &self.shared.options;
-        if self.operation != "PutRecords" {
-            let mut state = self.shared.lock();
-            return protocol::answer_other(&self.operation, body, options, &mut state.streams);
+    /// Does what a request asks that is not refused, unless a fault keeps it from being done.
+    fn carry_out(&mut self, head: &Head, body: &[u8]) -> Answer {
+        if !self.plan.call.is_none_or(CallFault::stores) {
+            return Answer::ok(Vec::new());
         }
+        if self.plan.read == Some(ReadFault::Empty) {
+            return reads::nothing_yet(body);
+        }
+        if self.upstream.is_some() {
+            return self.hand_on(head, body);
+        }
+        let options = &self.shared.options;
+        let mut state = self.shared.lock();
+        match &*self.operation {
+            "GetShardIterator" => reads::iterator(body, options, &state.log),
+            "GetRecords" => reads::records(body, &state.log),
+            operation => protocol::answer_other(operation, body, options, &mut state.streams),
+        }
+    }
+
+    /// Hands the request on to the endpoint behind this one, but for the entries that a draw refuses.
+    fn hand_on(&mut self, head: &Head, body: &[u8]) -> Answer {
+        let Some(upstream) = &mut self.upstream else { return internal_failure() };
+        match &*self.operation {
+            "GetRecords" => upstream.call(head, &reads::limited(body)),
+            "PutRecords" => {
+                let (script, plan) = (&self.script, &mut self.plan);
+                let Some((rest, outcomes)) =
+                    protocol::without_refused(body, || script.entry_fault(plan))
+                else {
+                    return Answer::error(400, "SerializationException", "the body is not JSON");
+                };
+                let all_refused = !outcomes.contains(&EntryOutcome::Accepted);
+                let carried_out = if all_refused {
+                    // Nothing is left that could be asked for.
+                    Answer::ok(b"{\"Records\":[],\"FailedRecordCount\":0}".to_vec())
+                } else {
+                    upstream.call(head, &rest)
+                };
+                if carried_out.status != 200 {
+                    return carried_out;
+                }
+                let answer = protocol::with_refused(carried_out, &outcomes);
+                let mut state = self.shared.lock();
+                let request = state.log.request(self.number);
+                request.entries = outcomes.len();
+                request.outcomes = outcomes;
+                answer
+            }
+            _ => upstream.call(head, body),
+        }
+    }
+
+    /// Returns what the plan makes of an answer that is to be told.
+    fn spoil(&self, answer: Answer) -> Answer {
+        match self.plan.call {
+            _ if answer.status != 200 => answer,
+            Some(CallFault::InternalFailureAfterStoring) => internal_failure(),
+            Some(CallFault::Garbage) => Answer::ok(b"{\"Records\": [<html>".to_vec()),
+            _ => answer,
+        }
+    }
+
+    /// Stores what a `PutRecords` call holds and a fault lets through, unless it is refused.
+    fn store_all(&mut self, body: &[u8], refusal: Option<Answer>) -> Answer {
+        let options = &self.shared.options;
         let put = match protocol::parse_put(body, options) {
             Ok(put) => put,
             Err(answer) => return answer,
@@ -187,11 +259,7 @@ impl<'a> Exchange<'a> {
         state.log.request(self.number).outcomes = outcomes;
         drop(guard);
         self.shared.changed.notify_all();
-        match self.plan.call {
-            Some(CallFault::InternalFailureAfterStoring) => internal_failure(),
-            Some(CallFault::Garbage) => Answer::ok(b"{\"Records\": [<html>".to_vec()),
-            _ => answer,
-        }
+        answer
     }
 
     /// Stores the entries that no throttle and no draw refuses.
@@ -291,7 +359,7 @@ impl<'a> Exchange<'a> {
 }
 
 /// Returns the refusal that does not depend on the body, if there is one.
-fn protocol_errors(shared: &Shared, head: &Head, fault: Option<CallFault>) -> Option<Answer> {
+fn protocol_errors(shared: &Shared, head: &Head, plan: &Plan) -> Option<Answer> {
     if head.method != "POST" {
         return Some(Answer::error(405, "MethodNotAllowed", "only POST"));
     }
@@ -301,7 +369,10 @@ fn protocol_errors(shared: &Shared, head: &Head, fault: Option<CallFault>) -> Op
             return Some(refusal);
         }
     }
-    let (status, kind, message) = match fault? {
+    if plan.read == Some(ReadFault::Expired) {
+        return Some(Answer::error(400, "ExpiredIteratorException", "Iterator expired."));
+    }
+    let (status, kind, message) = match plan.call? {
         CallFault::AccessDenied => {
             (400, "AccessDeniedException", "User is not authorized to perform: kinesis:PutRecords")
         }

@@ -67,9 +67,11 @@ impl Worker {
             Checkpoint::Latest if shard.closed => return None,
             _ => start.clone(),
         };
+        let since = self.started.filter(|_| checkpoint == Checkpoint::Latest);
         Some(Lease {
             parents: shard.parents.iter().cloned().collect(),
             hash_keys: Some((shard.first_hash.clone(), shard.last_hash.clone())),
+            since,
             ..Lease::new(shard.id.clone(), checkpoint)
         })
     }

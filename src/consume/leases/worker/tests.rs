@@ -255,7 +255,9 @@ impl World {
         match event {
             Event::Apply { worker, call, sent, answer } => {
                 let me = Arc::clone(&self.agents[worker].id);
-                if let Call::Write(Write::Take { seen }) = &call {
+                if let Call::Write(write) = &call
+                    && let Write::Take { seen } = &**write
+                {
                     let entry = self.agents[worker].worker.entries.get(&seen.shard);
                     let held = self
                         .agents
@@ -483,7 +485,7 @@ fn work(
         let outcome = table.apply(&write, &me);
         let outcome = if lost(&write) { Outcome::Unknown(String::new()) } else { outcome };
         worker.on_written(&write, outcome, now, now);
-        writes.push(write);
+        writes.push(*write);
     }
     writes
 }
