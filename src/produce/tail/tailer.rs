@@ -31,7 +31,7 @@ use crate::checkpoint::{FileRow, KeyAllocator};
 use crate::config::{Produce, StartAt};
 use crate::position::FileKey;
 use crate::produce::merge::RecordLimit;
-use crate::produce::watch::facts::{Facts, Place};
+use crate::produce::watch::facts::{self, Facts, Place};
 use crate::produce::watch::patterns::{Patterns, Walk};
 use crate::produce::watch::unopened::Unopened;
 use crate::produce::watch::{Change, Watch};
@@ -511,6 +511,14 @@ impl Tailer {
         let known = Known { identity: file.identity, position: file.position() };
         let unread = size_before.saturating_sub(file.offset);
         let prefix = file.prefix().into();
+        let metadata = file.handle.as_ref().and_then(|handle| handle.metadata().ok());
+        let copied_before = match metadata.map(|metadata| Facts::of(&metadata)) {
+            // The last write is no older than the truncation.
+            Some(facts) if reason == TRUNCATED => facts.modified,
+            // Its name was changed or taken away then.
+            Some(facts) => facts.changed,
+            None => facts::now(),
+        };
         let mut ended = Ended {
             key,
             path: file.path,
@@ -521,13 +529,11 @@ impl Tailer {
             prefix,
             trail: file.trail,
             copied_until: None,
-            truncated_before: i64::MAX,
+            copied_before,
             lost_at: None,
         };
         if reason == TRUNCATED {
-            let facts = file.handle.as_ref().and_then(|handle| handle.metadata().ok());
-            let written = facts.map_or(i64::MAX, |metadata| Facts::of(&metadata).modified);
-            ended.await_copy(written, now);
+            ended.await_copy(now);
         }
         ended.give_up(now);
         self.generations.add(ended);

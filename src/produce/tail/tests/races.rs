@@ -509,3 +509,34 @@ fn many_names_that_change_at_once_do_not_wait_for_room_to_gather() {
     assert!(bench.tailer.as_ref().unwrap().gathers_room());
     assert_eq!(bench.texts(), vec!["a line\n"; 200]);
 }
+
+/// A log that is made again, equal to the last byte, after the one before it had been deleted or rotated
+/// and let go: no copy can be made of what is gone, and of what stands whole elsewhere none is followed
+/// in its place.
+#[test]
+fn a_file_made_after_an_equal_one_had_ended_is_read() {
+    const TEXT: &[u8] = b"the only line of every day\n";
+    for deleted in [true, false] {
+        let mut bench = Bench::new(&["app.log"]);
+        bench.flow.tail.hold_rotated = Duration::from_secs(4);
+        bench.append("app.log", TEXT);
+        bench.start(false);
+        if deleted {
+            fs::remove_file(bench.path("app.log")).unwrap();
+        } else {
+            bench.rename("app.log", "app.log.1");
+        }
+        for _ in 0..3 {
+            bench.pass(Duration::from_secs(5));
+        }
+        assert!(bench.seen.values().all(|seen| seen.closed), "deleted: {deleted}");
+        // Its inode is not to be used again, and times of files advance by the kernel's tick.
+        bench.append("another", b"");
+        std::thread::sleep(Duration::from_millis(50));
+        bench.append("app.log", TEXT);
+        bench.step();
+        bench.step();
+        let texts = bench.texts();
+        assert_eq!(texts.concat().as_bytes(), [TEXT, TEXT].concat(), "deleted: {deleted}");
+    }
+}
