@@ -89,7 +89,9 @@ impl Ended {
         }
     }
 
-    fn place(&self) -> Place {
+    /// Returns its device and inode.
+    #[must_use]
+    pub fn place(&self) -> Place {
         Place::of(&self.known.identity)
     }
 

@@ -571,19 +571,4 @@ impl Tailer {
             Err(error) => self.around.status.trouble(path, &error),
         }
     }
-
-    /// Returns the path of a followed file that stands in `directory` under another name.
-    ///
-    /// # Errors
-    /// Those of reading the directory.
-    pub(super) fn name_of(directory: &Path, place: Place) -> io::Result<Option<PathBuf>> {
-        use std::os::unix::fs::DirEntryExt;
-        for entry in std::fs::read_dir(directory)? {
-            let entry = entry?;
-            if entry.ino() == place.inode {
-                return Ok(Some(entry.path()));
-            }
-        }
-        Ok(None)
-    }
 }

@@ -13,6 +13,7 @@
 //! | renamed within the pattern | [`a_name_within_the_pattern_changes_nothing`] |
 //! | several rotations while stopped | [`several_rotations_while_stopped`] |
 //! | stopped with a rotated file unread | [`a_rotated_file_with_bytes_left_is_finished_after_a_restart`] |
+//! | killed before the first commit by the clock, then rotated | [`killed_in_its_first_moments_and_rotated_before_the_next_start`] |
 //! | more rotations than logrotate keeps, endpoint dead | [`more_rotations_than_are_kept_while_the_endpoint_is_dead`] |
 //! | `copytruncate`, copy covered or not, endpoint dead | `copytruncate` |
 //! | `copytruncate` of a file that was empty when last looked at | [`copied_and_truncated_since_it_was_seen_empty`] |
@@ -148,6 +149,32 @@ fn a_rotated_file_with_bytes_left_is_finished_after_a_restart() {
     append(&rig.log("app.log.1"), "2, late\n");
     rig.endpoint.listen();
     close(&rig, rig.start(), &log, &["1\n", "2\n", "2, late\n", "3\n"]);
+}
+
+/// Killed within its first interval of commits, and the file is renamed out of the pattern before the
+/// next start: what the first scan has found is committed at once.
+#[test]
+fn killed_in_its_first_moments_and_rotated_before_the_next_start() {
+    let endpoint = FaultEndpoint::start(Script::healthy());
+    let rare = super::template(EXACT, "").replace("50 ms", "1 min");
+    let rig = Rig { home: crate::support::agent::Home::new(&endpoint.url(), &rare), endpoint };
+    let log = rig.log("app.log");
+    append(&log, "1\n");
+    let begun = std::time::Instant::now();
+    let agent = rig.start();
+    until("what was found is committed", || {
+        rig.home.status(super::DEADLINE)["checkpoint_age_seconds"].is_number()
+    });
+    assert!(begun.elapsed().as_secs() < 50, "committed by the interval only");
+    rig.wait_for(&["1\n"]);
+    drop(agent.kill());
+    append(&log, "2, unread\n");
+    fs::rename(&log, rig.log("app.log.1")).unwrap();
+    append(&log, "3\n");
+    let agent = rig.start();
+    // What arrived and was not committed comes again.
+    let expected = ["1\n", "1\n", "2, unread\n", "3\n"];
+    close(&rig, agent, &log, &expected);
 }
 
 /// `rotate 1`: of six files that nobody could send, two are left on the disk.
