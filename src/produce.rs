@@ -169,8 +169,8 @@ impl Flow {
             })?,
         ];
         let (stop_shipping, stop) = oneshot::channel();
-        let shipper =
-            Shipper::new(start.flow.ship.clone(), start.flow.merge.joins(), fastrand::Rng::new());
+        let (limits, joins) = (start.flow.ship.clone(), start.flow.merge.joins());
+        let shipper = Shipper::new(limits, start.flow.tail.buffer, joins, fastrand::Rng::new());
         let mut sink = Books { shared: Arc::clone(&shared), budget };
         let stream = Arc::new(Aggregating::new(start.stream, start.flow.merge.aggregates()));
         let told = Arc::clone(&stream);

@@ -15,6 +15,7 @@ pub mod status;
 pub mod tailer;
 mod turns;
 pub mod wake;
+pub mod weight;
 
 #[cfg(test)]
 mod tests;

@@ -398,7 +398,8 @@ impl Tailer {
         if file.offset >= size {
             return self.end(key, size, FINISHED, now);
         }
-        match file.turn(&self.around.budget, BLOCK, (self.around.limit.get(), true), now) {
+        let bounds = (self.around.limit.get(), true);
+        match file.turn(&self.around.budget, (BLOCK, &self.weights), bounds, now) {
             Ok(Turn::Chunk(chunk, _)) => self.outbox.push_back(Output::Chunk(chunk)),
             Ok(Turn::Rewritten { size_before }) => self.end(key, size_before, TRUNCATED, now),
             Ok(Turn::Quiet(_) | Turn::Searching | Turn::NoRoom) => {}

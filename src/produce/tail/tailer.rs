@@ -10,9 +10,8 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -26,6 +25,7 @@ use super::generations::{Candidate, Ended, Generations};
 use super::identity::Known;
 use super::turns::PATIENCE;
 use super::wake::Wake;
+use super::weight::Weights;
 use super::{FileEvent, Opened, Output, TailStatus};
 use crate::checkpoint::{FileRow, KeyAllocator};
 use crate::config::{Produce, StartAt};
@@ -100,6 +100,7 @@ pub struct Tailer {
     pub(super) flow: Produce,
     pub(super) around: Surroundings,
     pub(super) patterns: Arc<Patterns>,
+    pub(super) weights: Weights,
     watch: Watch,
     /// What came, until it is certain that it was opened.
     pub(super) unopened: Unopened,
@@ -156,6 +157,7 @@ impl Tailer {
         let patterns = Arc::new(Patterns::new(&flow.files, &flow.exclude)?);
         let watch = Watch::new(Arc::clone(&around.wake));
         Ok(Self {
+            weights: Weights::of(&flow),
             flow,
             patterns,
             watch,
@@ -491,6 +493,7 @@ impl Tailer {
         now: Instant,
     ) {
         let Some(file) = self.files.remove(&key).map(|file| *file) else { return };
+        self.around.budget.give_back(file.owed.sum());
         self.nameless.remove(&key);
         self.linked.remove(&key);
         let place = Place::of(&file.identity);

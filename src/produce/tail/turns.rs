@@ -26,6 +26,11 @@ impl Tailer {
     /// Reads a few turns; returns true where something is left to read and there is no room for it.
     pub(super) fn read(&mut self, now: Instant) -> bool {
         self.around.wake.set_starved(true);
+        if !self.around.budget.is_ample() {
+            for file in self.files.values_mut() {
+                file.settle_owed(&self.around.budget);
+            }
+        }
         for _ in 0..TURNS {
             if !self.deliver() || self.ready.is_empty() {
                 break;
@@ -49,7 +54,7 @@ impl Tailer {
         }
         let Some(file) = self.files.get_mut(&key) else { return true };
         let bounds = (self.around.limit.get(), self.once);
-        match file.turn(&self.around.budget, portion, bounds, now) {
+        match file.turn(&self.around.budget, (portion, &self.weights), bounds, now) {
             Ok(Turn::Chunk(chunk, more)) => {
                 self.outbox.push_back(Output::Chunk(chunk));
                 self.refresh_fingerprint(key);
