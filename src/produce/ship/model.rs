@@ -39,7 +39,7 @@ struct Model {
 impl Model {
     fn new(seed: u64, limits: config::Ship) -> Self {
         Self {
-            shipper: Shipper::new(limits.clone(), 1_000_000, true, Rng::with_seed(seed)),
+            shipper: Shipper::new(limits.clone(), 30_000, true, Rng::with_seed(seed)),
             now: Instant::now(),
             rng: Rng::with_seed(seed ^ 0x5eed),
             limits,
@@ -252,7 +252,7 @@ proptest! {
 
 #[test]
 fn at_ten_percent_partial_failure_at_most_a_quarter_more_is_sent() {
-    let mut model = Model::new(1, limits());
+    let mut model = Model::new(1, config::Ship { request_bytes: 200_000, ..limits() });
     for index in 0..20_000 {
         while !model.shipper.has_room() {
             let ids: Vec<_> = model.in_flight.keys().copied().collect();

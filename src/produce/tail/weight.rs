@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(each.cut(&data, 0), 2, "a line at least");
         assert_eq!(each.cut(&data, usize::MAX), 200);
         assert_eq!(weights(Some(30)).beyond(&data), 4 * RECORD);
-        assert_eq!(weights(Some(30)).cut(&data, 60 + 2 * RECORD + 1), 120);
+        assert_eq!(weights(Some(30)).cut(&data, 120 + 2 * RECORD), 120);
         assert_eq!((weights(None).beyond(&data), weights(None).cut(&data, 0)), (0, 200));
     }
 
