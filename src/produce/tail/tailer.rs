@@ -284,6 +284,8 @@ impl Tailer {
             self.unopened.look_at_all();
             self.open_unopened(now);
             self.unopened.forget();
+            self.tell_missed();
+            self.forget_deleted();
         }
         // Before the names are looked at: what was opened before its coming was told has its name still.
         self.tell_missed();

@@ -53,11 +53,11 @@ const LEAVING_MAX: usize = 64;
 pub struct Gone {
     /// Where it stood last.
     pub path: PathBuf,
-    /// The covered path under which it came.
-    pub origin: Arc<Path>,
     /// The opened file that was claimed for it: it was missed only if that is still there, and so
     /// another one. Nothing where none was.
     pub claimed: Option<Place>,
+    /// Whether its coming had been told, or its moving: only then can it have been missed.
+    pub came: bool,
 }
 
 /// The files that came.
@@ -134,7 +134,9 @@ impl Unopened {
                     _ => self.put(&path, &path, true, is_covered),
                 }
             }
-            Step::Gone(path) => self.lose(&path),
+            Step::Gone(path) if self.paths.contains_key(&path) => self.lose(&path),
+            // Opened long ago, or known from the start: whoever is told need not be told twice.
+            Step::Gone(path) => self.gone.push(Gone { path, claimed: None, came: false }),
         }
     }
 
@@ -285,7 +287,7 @@ impl Unopened {
 impl From<File> for Gone {
     fn from(file: File) -> Self {
         let claimed = file.claimed.map(|(place, _)| place);
-        Self { path: file.path, origin: file.origin, claimed }
+        Self { path: file.path, claimed, came: true }
     }
 }
 
@@ -309,7 +311,7 @@ mod tests {
     }
 
     fn gone_from(unopened: &mut Unopened) -> Vec<PathBuf> {
-        unopened.take_gone().into_iter().map(|gone| gone.path).collect()
+        unopened.take_gone().into_iter().filter(|gone| gone.came).map(|gone| gone.path).collect()
     }
 
     fn place(inode: u64) -> Place {
@@ -413,8 +415,7 @@ mod tests {
         unopened.opened(Path::new("a.log"), place(1), 1);
         unopened.take(gone("a.log"), is_covered);
         let path = PathBuf::from("a.log");
-        let origin = Arc::from(path.as_path());
-        assert_eq!(unopened.take_gone(), [Gone { path, origin, claimed: Some(place(1)) }]);
+        assert_eq!(unopened.take_gone(), [Gone { path, claimed: Some(place(1)), came: true }]);
     }
 
     /// The first file had been renamed, and a second one made, when the path was looked at.

@@ -540,3 +540,27 @@ fn a_file_made_after_an_equal_one_had_ended_is_read() {
         assert_eq!(texts.concat().as_bytes(), [TEXT, TEXT].concat(), "deleted: {deleted}");
     }
 }
+
+/// A file that was read long ago is renamed once more and deleted before anybody looks. It was opened,
+/// and was not missed, whatever it was called when it came; one that nobody opened was.
+#[test]
+fn a_file_that_is_renamed_and_deleted_at_once_was_not_missed() {
+    let mut bench = Bench::new(&["app.log*"]);
+    bench.append("app.log.1", b"one\n");
+    bench.flow.tail.scan_interval = Duration::from_hours(1);
+    bench.start(false);
+    bench.rename("app.log.1", "app.log.2");
+    // Events come in order: once this is read, the renaming was told.
+    bench.append("app.log", b"two\n");
+    until(&mut bench, |bench| bench.texts().len() == 2);
+    for _ in 0..3 {
+        bench.step();
+    }
+    bench.rename("app.log.2", "app.log.3");
+    fs::remove_file(bench.path("app.log.3")).unwrap();
+    bench.append("app.log.new", b"missed\n");
+    fs::remove_file(bench.path("app.log.new")).unwrap();
+    bench.append("app.log.last", b"three\n");
+    until(&mut bench, |bench| bench.texts().len() == 3);
+    assert_eq!(bench.missed(), 1);
+}
