@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::file::TailedFile;
+use super::file::{Name, TailedFile};
 use super::generations::Candidate;
 use super::start::{directory_of, names_of};
 use super::tailer::Tailer;
@@ -85,6 +85,9 @@ impl Tailer {
     /// looks come late, and what stood under a path may be claimed for the one before it. Their number
     /// is, as long as every deletion that is told takes one.
     fn was_opened(&mut self, gone: &Gone, deleted: &mut Deleted) -> bool {
+        if !gone.deleted {
+            return self.was_moved(gone);
+        }
         let known = match gone.claimed {
             Some(place) => match self.places.get(&place) {
                 Some(key) => Some(*key),
@@ -111,6 +114,24 @@ impl Tailer {
         }
         // It was opened, and it cannot be told yet what it is.
         gone.claimed.is_some_and(|place| self.is_undecided_and_deleted(place))
+    }
+
+    /// The same of a file that was moved where nobody looks: nothing more will be told of it.
+    fn was_moved(&mut self, gone: &Gone) -> bool {
+        let key = if let Some(place) = gone.claimed {
+            self.places.get(&place).copied()
+        } else {
+            // A scan had opened it before its coming was told, and its path stands for another one now.
+            let mut files = self.files.values().map(|file| &**file);
+            let is_it = |file: &&TailedFile| {
+                let is_free = file.name == Name::Lost && !file.told_gone;
+                is_free && file.origin == gone.origin && !self.unopened.is_claimed(file.place())
+            };
+            files.find(is_it).map(|file| file.key)
+        };
+        let file = key.and_then(|key| self.files.get_mut(&key));
+        let was_known = file.is_some_and(|file| !std::mem::replace(&mut file.told_gone, true));
+        was_known || !gone.came
     }
 
     /// Returns the files that were followed in a directory and are deleted, and were not taken for one

@@ -56,8 +56,12 @@ pub struct Gone {
     /// The opened file that was claimed for it: it was missed only if that is still there, and so
     /// another one. Nothing where none was.
     pub claimed: Option<Place>,
-    /// Whether its coming had been told, or its moving: only then can it have been missed.
+    /// The covered path under which it came.
+    pub origin: Arc<Path>,
+    /// Whether it was written to, and its coming, or its moving, was told: only then can it have been missed.
     pub came: bool,
+    /// Whether it was deleted, or replaced. Else it was moved where nobody looks, and no more is told of it.
+    pub deleted: bool,
 }
 
 /// The files that came.
@@ -136,7 +140,10 @@ impl Unopened {
             }
             Step::Gone(path) if self.paths.contains_key(&path) => self.lose(&path),
             // Opened long ago, or known from the start: whoever is told need not be told twice.
-            Step::Gone(path) => self.gone.push(Gone { path, claimed: None, came: false }),
+            Step::Gone(path) => {
+                let origin = Arc::from(path.as_path());
+                self.gone.push(Gone { path, claimed: None, origin, came: false, deleted: true });
+            }
         }
     }
 
@@ -270,9 +277,9 @@ impl Unopened {
         let id = self.leaving.pop_front().and_then(|leaving| leaving.file);
         if let Some(file) = id.and_then(|id| self.remove(id))
             && file.written
-            && file.claimed.is_none()
         {
-            self.gone.push(file.into());
+            let came = file.claimed.is_none();
+            self.gone.push(Gone { came, deleted: false, ..file.into() });
         }
     }
 
@@ -287,7 +294,7 @@ impl Unopened {
 impl From<File> for Gone {
     fn from(file: File) -> Self {
         let claimed = file.claimed.map(|(place, _)| place);
-        Self { path: file.path, claimed, came: true }
+        Self { path: file.path, claimed, origin: file.origin, came: true, deleted: true }
     }
 }
 
@@ -415,7 +422,10 @@ mod tests {
         unopened.opened(Path::new("a.log"), place(1), 1);
         unopened.take(gone("a.log"), is_covered);
         let path = PathBuf::from("a.log");
-        assert_eq!(unopened.take_gone(), [Gone { path, claimed: Some(place(1)), came: true }]);
+        let origin = Arc::from(path.as_path());
+        let claimed = Some(place(1));
+        let expected = Gone { path, claimed, origin, came: true, deleted: true };
+        assert_eq!(unopened.take_gone(), [expected]);
     }
 
     /// The first file had been renamed, and a second one made, when the path was looked at.
