@@ -100,7 +100,7 @@ pub struct TailedFile {
     /// The bytes before `offset`.
     pub preceding: Preceding,
     /// What is on its way weighs beyond its bytes.
-    pub owed: Owed,
+    owed: Option<Box<Owed>>,
     /// Marks of earlier offsets.
     pub trail: Trail,
     /// The size last seen.
@@ -151,7 +151,7 @@ impl TailedFile {
             offset: start,
             searched: start,
             preceding,
-            owed: Owed::default(),
+            owed: None,
             trail: Trail::default(),
             size: facts.size,
             at_line_start: true,
@@ -222,12 +222,24 @@ impl TailedFile {
     #[must_use]
     pub fn unsettled(&self) -> u64 {
         let bytes = self.offset.saturating_sub(self.progress.settled());
-        bytes.saturating_add(self.owed.sum() as u64)
+        bytes.saturating_add(self.owed.as_ref().map_or(0, |owed| owed.sum()) as u64)
     }
 
-    /// Gives back what settled records took beside their bytes.
-    pub fn settle_owed(&mut self, budget: &Budget) {
-        budget.give_back(self.owed.settle(self.progress.settled()));
+    /// Gives back what settled records took beside their bytes; returns true where some are left.
+    pub fn settle_owed(&mut self, budget: &Budget) -> bool {
+        let Some(owed) = &mut self.owed else { return false };
+        budget.give_back(owed.settle(self.progress.settled()));
+        if owed.sum() == 0 {
+            self.owed = None;
+        }
+        self.owed.is_some()
+    }
+
+    /// Gives back what all its records take beside their bytes: it is followed no more.
+    pub fn forget_owed(&mut self, budget: &Budget) {
+        if let Some(owed) = self.owed.take() {
+            budget.give_back(owed.sum());
+        }
     }
 
     /// Returns how long the line at the offset is, as far as was searched for its end.
@@ -307,8 +319,9 @@ impl TailedFile {
         let more = if at_end { More::No } else { More::Likely };
         budget.passed_on(data.len());
         let chunk = self.pass_on(data, preceding, true, now);
-        self.settle_owed(budget);
-        budget.take(self.owed.add(weights, &chunk.data, chunk.span.end, now));
+        let owed = self.owed.get_or_insert_default();
+        budget.give_back(owed.settle(self.progress.settled()));
+        budget.take(owed.add(weights, &chunk.data, chunk.span.end, now));
         Ok(Turn::Chunk(chunk, more))
     }
 

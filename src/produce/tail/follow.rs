@@ -25,6 +25,7 @@ use crate::produce::watch::patterns::Found;
 impl Tailer {
     /// Takes note of a file that a scan or an event found under a path.
     pub(super) fn follow(&mut self, found: Found, now: Instant) {
+        self.looked_at = self.looked_at.saturating_add(1);
         let place = found.facts.place();
         let key = self.places.get(&place).copied();
         if let Some(key) = key.filter(|key| self.has_name(*key, &found.path)) {

@@ -118,8 +118,12 @@ pub struct Tailer {
     pub(super) nameless: BTreeMap<FileKey, Instant>,
     /// Those that are found through a symbolic link.
     linked: BTreeSet<FileKey>,
+    /// Those of which records may be on their way.
+    pub(super) owing: HashSet<FileKey>,
     /// The number of the last look through all patterns.
     pub(super) look: u32,
+    /// Files that were looked at since the last turns of reading.
+    pub(super) looked_at: usize,
     pub(super) ready: VecDeque<FileKey>,
     /// Open, read to their end: closed first when descriptors run short.
     pub(super) idle: VecDeque<FileKey>,
@@ -170,7 +174,9 @@ impl Tailer {
             paths: HashMap::new(),
             nameless: BTreeMap::new(),
             linked: BTreeSet::new(),
+            owing: HashSet::new(),
             look: 0,
+            looked_at: 0,
             ready: VecDeque::new(),
             idle: VecDeque::new(),
             open: 0,
@@ -494,8 +500,9 @@ impl Tailer {
         reason: &'static str,
         now: Instant,
     ) {
-        let Some(file) = self.files.remove(&key).map(|file| *file) else { return };
-        self.around.budget.give_back(file.owed.sum());
+        let Some(mut file) = self.files.remove(&key).map(|file| *file) else { return };
+        file.forget_owed(&self.around.budget);
+        self.owing.remove(&key);
         self.nameless.remove(&key);
         self.linked.remove(&key);
         let place = Place::of(&file.identity);

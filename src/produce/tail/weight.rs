@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(owed.add(&weights, b"a\n", 2, at(0)), RECORD);
         assert_eq!(owed.add(&weights, b"b\n", 4, at(999)), 0);
         assert_eq!(owed.add(&weights, b"c\n", 6, at(1_000)), RECORD);
-        assert_eq!(owed.add(&weights, &[b'x'; 50_000], 50_006, at(1_001)), 2 * RECORD);
+        assert_eq!(owed.add(&weights, &b"x".repeat(50_000), 50_006, at(1_001)), 2 * RECORD);
         assert_eq!(owed.settle(5), RECORD);
         assert_eq!(owed.sum(), 3 * RECORD);
         assert_eq!(owed.settle(50_006), 3 * RECORD);
