@@ -309,7 +309,8 @@ impl Generations {
     pub fn recognise_beginning(&self, candidate: &Candidate, now: Instant) -> io::Result<bool> {
         let (place, size) = (candidate.facts.place(), candidate.facts.size);
         let truncated = self.ended.iter().rev().filter(|known| {
-            known.copied_until.is_some_and(|until| now <= until)
+            // Where its birth is told, that says more than how long it took to find it.
+            known.copied_until.is_some_and(|until| now <= until || candidate.facts.birth > 0)
                 && known.place() != place
                 // It was made, and written, before the truncation.
                 && known.is_older(&candidate.facts)
