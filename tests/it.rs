@@ -60,3 +60,5 @@ mod poison;
 mod rotation;
 #[path = "it/schedules.rs"]
 mod schedules;
+#[path = "it/state.rs"]
+mod state;

@@ -33,6 +33,30 @@
 //! | the kernel's queue of events overflows | [`a_flood_of_events_beyond_the_queue_of_the_kernel`] |
 //! | no inotify, too few watches | `polling` |
 //! | many files, few descriptors | `scale` |
+//!
+//! And what else agents of this kind are reported to fail at, or test, and where it stands here:
+//!
+//! | scenario | test |
+//! | --- | --- |
+//! | partial failure, error before and after storing, lost answers, garbage, wrong length | `faults`, `schedules` |
+//! | one shard throttled or dead, whatever the size of records | `faults::a_shard_that_takes_nothing_…` |
+//! | stream missing, access denied, token expired, endpoint away, 5xx: told, and healed | `healing` |
+//! | a record that can never be accepted | `poison` |
+//! | records and lines at the limit and over it, 10 MiB, 500 records a call | `formats`, `compression` |
+//! | NUL, CR, invalid UTF-8, delimiters within lines | `formats`, `consume` |
+//! | keys found in lines, one for each | `formats::keys_are_found_in_lines` |
+//! | groups of lines written in pieces, across a rotation | `formats`, [`a_stack_trace_at_the_end_of_a_rotated_file_stays_whole`] |
+//! | `kill -9` at random moments, at rest | `crash` |
+//! | SIGTERM under load, pending answers, a second signal, a dead endpoint at the end | `crash`, `life`, `restart` |
+//! | the database cut, zeroed, flipped, removed | `state` |
+//! | two agents, one state directory | `life::a_second_agent_on_a_state_directory_gives_way` |
+//! | permission granted later | `odd_files` |
+//! | inodes used again, offsets beyond the file, many empty files, files that vanish while looked for | `field` |
+//! | one cause logged once a minute | `field::one_cause_is_logged_once_a_minute` |
+//! | stopped for minutes, a wall clock that jumps | `field` |
+//! | memory while the endpoint is dead | `faults::a_dead_endpoint_costs_no_memory`, `tests/limits.rs` |
+//! | unknown keys and other mistakes of the configuration | `life::a_broken_configuration_opens_nothing` |
+//! | rotation by logrotate in all its modes | `tests/storm.rs` |
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, symlink};
