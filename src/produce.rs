@@ -28,7 +28,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
-use tokio::sync::{mpsc, oneshot, watch as latest};
+use tokio::sync::{Notify, mpsc, oneshot, watch as latest};
 use tokio::task;
 use tracing::Instrument;
 
@@ -118,6 +118,8 @@ pub struct Shared {
     wake: Arc<Wake>,
     writer: Arc<Writer>,
     committed: Mutex<Committed>,
+    /// Told when the files of the first scan are in the ledger.
+    scanned: Notify,
 }
 
 /// How the last commit of a flow went.
@@ -167,8 +169,8 @@ impl Flow {
             })?,
         ];
         let (stop_shipping, stop) = oneshot::channel();
-        let shipper =
-            Shipper::new(start.flow.ship.clone(), start.flow.merge.joins(), fastrand::Rng::new());
+        let (limits, joins) = (start.flow.ship.clone(), start.flow.merge.joins());
+        let shipper = Shipper::new(limits, start.flow.tail.buffer, joins, fastrand::Rng::new());
         let mut sink = Books { shared: Arc::clone(&shared), budget };
         let stream = Arc::new(Aggregating::new(start.stream, start.flow.merge.aggregates()));
         let told = Arc::clone(&stream);
@@ -261,6 +263,7 @@ impl Shared {
             wake: Arc::clone(wake),
             writer: Arc::clone(&start.writer),
             committed: Mutex::default(),
+            scanned: Notify::new(),
         }
     }
 
@@ -369,6 +372,9 @@ impl Books {
 impl Sink for Books {
     fn on_file(&mut self, event: FileEvent) {
         self.shared.ledger().on_file(&event);
+        if matches!(event, FileEvent::Scanned) {
+            self.shared.scanned.notify_one();
+        }
     }
 
     fn on_receipt(&mut self, receipt: Receipt) {
@@ -427,18 +433,20 @@ fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<JoinH
     thread::Builder::new().name(name).stack_size(STACK).spawn(body)
 }
 
-/// Commits each interval, and ends between two commits, once the sender of `stop` is gone.
+/// Commits each interval, and ends between two commits, once the sender of `stop` is gone. What the first
+/// scan has found is committed at once: should the agent be killed in its first interval, the next one
+/// knows its files, whatever they are called by then.
 async fn commit_regularly(
     shared: Arc<Shared>,
     interval: Duration,
     mut stop: oneshot::Receiver<()>,
 ) {
-    // The first after an interval: by then the first scan has told of the files.
     let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = &mut stop => return,
+            () = shared.scanned.notified() => {}
             _ = ticks.tick() => {}
         }
         shared.commit().await;

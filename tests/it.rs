@@ -62,3 +62,5 @@ mod poison;
 mod rotation;
 #[path = "it/schedules.rs"]
 mod schedules;
+#[path = "it/state.rs"]
+mod state;

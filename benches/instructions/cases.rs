@@ -110,7 +110,7 @@ fn ship_full(rounds: u32, most: u32) {
 
 /// A round: one call of records of as many ordered keys, pushed, sent, and accepted.
 fn shipped(records: u32, bytes: usize, rounds: u32, most: u32) {
-    let mut shipper = Shipper::new(flow("lines").ship, true, fastrand::Rng::with_seed(1));
+    let mut shipper = Shipper::new(flow("lines").ship, 0, true, fastrand::Rng::with_seed(1));
     let (data, start) = (Bytes::from(vec![b'x'; bytes]), Instant::now());
     let keys: Vec<Arc<str>> = (0..records).map(|key| Arc::from(format!("{key:032x}"))).collect();
     let shard: Arc<str> = Arc::from("shardId-000000000000");

@@ -110,7 +110,7 @@ impl Ledger {
             FileEvent::Opened(opened) => self.on_opened(opened),
             FileEvent::Closed { key, end, gone: true } => self.on_gone(*key, *end),
             // Put away for a while, or by shutdown: it is still followed.
-            FileEvent::Closed { gone: false, .. } => {}
+            FileEvent::Closed { gone: false, .. } | FileEvent::Scanned => {}
             FileEvent::Lost { key, bytes, .. } => self.on_lost(*key, *bytes),
             FileEvent::Moved { key, path } => self.on_moved(*key, path),
             FileEvent::Seen { key, size, identity } => {

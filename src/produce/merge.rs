@@ -222,9 +222,10 @@ impl Merger {
                     self.with_file(file, (*key, out), Self::end_file);
                 }
             }
-            FileEvent::Opened(_)
-            | FileEvent::Lost { .. }
+            FileEvent::Lost { .. }
             | FileEvent::Moved { .. }
+            | FileEvent::Opened(_)
+            | FileEvent::Scanned
             | FileEvent::Seen { .. } => {}
         }
         self.records.on_file(&self.host, &event);

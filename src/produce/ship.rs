@@ -80,6 +80,9 @@ const SPACING: Duration = Duration::from_millis(2);
 /// Windows of full calls that are held: one in flight and one being filled.
 const WINDOWS_HELD: usize = 2;
 
+/// What a record counts for beyond its bytes: about the memory that it takes itself.
+const RECORD_HELD: usize = 256;
+
 /// Hexadecimal digits of a fresh random key: 128 bits, as wide as the space of hash keys.
 const RANDOM_KEY_DIGITS: usize = 32;
 
@@ -159,6 +162,8 @@ struct Flight {
 #[derive(Debug)]
 pub struct Shipper {
     limits: config::Ship,
+    /// What those before may have on its way, at most, beside the two windows.
+    buffer: usize,
     rng: Rng,
     backoff: Backoff,
     throttle_backoff: Backoff,
@@ -178,8 +183,11 @@ impl Shipper {
     /// Returns a shipper that holds nothing. The same `rng` and inputs give the same calls.
     /// `joins`: the data of two records of a key, of which the first ends with a newline, may go as
     /// one record.
+    ///
+    /// Reading keeps within `buffer` what is on its way, with a share for each file. All of it finds
+    /// room here: should a shard take nothing, what others have is not behind what it holds up.
     #[must_use]
-    pub fn new(limits: config::Ship, joins: bool, rng: Rng) -> Self {
+    pub fn new(limits: config::Ship, buffer: usize, joins: bool, rng: Rng) -> Self {
         let throttle_backoff = Backoff::new(limits.backoff_max.min(THROTTLE_PAUSE_MAX));
         Self {
             pace: Pace::new(&limits),
@@ -187,6 +195,7 @@ impl Shipper {
             throttle_backoff,
             queue: Queue::new(if joins { limits.joined_bytes } else { 0 }),
             limits,
+            buffer,
             rng,
             shards: Shards::new(throttle_backoff),
             flights: BTreeMap::new(),
@@ -199,21 +208,19 @@ impl Shipper {
         }
     }
 
-    /// Takes a record in. Allowed past [`Shipper::room`], but then memory is bounded by the caller.
+    /// Takes a record in. Allowed without [room](Self::has_room), but then memory is bounded by the caller.
     pub fn push(&mut self, now: Instant, record: Record) {
         self.held_records = self.held_records.saturating_add(1);
         self.held_bytes = self.held_bytes.saturating_add(record.size());
         self.queue.push(now, record);
     }
 
-    /// Returns how many more records may be pushed: two windows of full calls are held, by number and by
-    /// bytes; where only bytes are short, the answer is 0.
+    /// Returns true where another record may be pushed: `buffer` and two windows of full calls are held.
     #[must_use]
-    pub fn room(&self) -> usize {
+    pub fn has_room(&self) -> bool {
         let windows = self.limits.in_flight.max(1).saturating_mul(WINDOWS_HELD);
-        let bytes = self.limits.request_bytes.saturating_mul(windows);
-        let records = self.limits.request_records.saturating_mul(windows);
-        if self.held_bytes < bytes { records.saturating_sub(self.held_records) } else { 0 }
+        let most = self.limits.request_bytes.saturating_mul(windows).saturating_add(self.buffer);
+        self.held_bytes.saturating_add(self.held_records.saturating_mul(RECORD_HELD)) < most
     }
 
     /// Returns true where every record pushed has its receipt.

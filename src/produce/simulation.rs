@@ -99,7 +99,7 @@ impl World {
         let mut world = Self {
             ordered: !matches!(flow.partition_key, crate::config::PartitionKey::Random),
             merger: Merger::new(&flow, "host", Arc::new(RecordLimit::default()), rng.fork()),
-            shipper: Shipper::new(flow.ship.clone(), flow.merge.joins(), rng.fork()),
+            shipper: Shipper::new(flow.ship.clone(), 0, flow.merge.joins(), rng.fork()),
             ledger: Ledger::new("flow".into(), "stream".into()),
             flow,
             now,
@@ -123,7 +123,7 @@ impl World {
         let limit = Arc::new(RecordLimit::default());
         self.merger = Merger::new(&self.flow, "host", limit, self.rng.fork());
         let joins = self.flow.merge.joins();
-        self.shipper = Shipper::new(self.flow.ship.clone(), joins, self.rng.fork());
+        self.shipper = Shipper::new(self.flow.ship.clone(), 0, joins, self.rng.fork());
         self.ledger = Ledger::new("flow".into(), "stream".into());
         self.durable.values().for_each(|row| self.ledger.restore(row));
         let mut out = Vec::new();
@@ -196,7 +196,7 @@ impl World {
         let settled = |file: &Source| file.read as u64 <= file.progress.settled() + UNSETTLED_MAX;
         let unread =
             |(_, file): &(&FileKey, &mut Source)| file.read < file.bytes.len() && settled(file);
-        if self.shipper.room() == 0 {
+        if !self.shipper.has_room() {
             return;
         }
         let files: Vec<_> = self.files.iter_mut().filter(unread).collect();

@@ -10,10 +10,12 @@ pub mod file;
 mod follow;
 pub mod generations;
 pub mod identity;
+mod start;
 pub mod status;
 pub mod tailer;
 mod turns;
 pub mod wake;
+pub mod weight;
 
 #[cfg(test)]
 mod tests;
@@ -78,6 +80,8 @@ pub enum FileEvent {
         /// The identity, should the fingerprint have grown.
         identity: Identity,
     },
+    /// The first scan of this run is over, and every file that it found was told of.
+    Scanned,
 }
 
 /// A file that is followed from now on.

@@ -13,10 +13,14 @@ mod readable;
 pub(super) mod session;
 
 use std::collections::HashSet;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::config::Config;
 use aws_sdk_kinesis::types::PutRecordsResultEntry;
 
 use self::body::{Body, Pool};
@@ -28,6 +32,10 @@ pub use self::read::{Page, StreamError};
 use super::{Description, Entry, EntryOutcome, Outcome, Stream, Trouble};
 use crate::config;
 
+/// Looks at a call whose time is over, each after all others had their turn: the socket is read in one,
+/// and its answer told in the next; the rest is for answers that come in pieces.
+const LAST_LOOKS: u32 = 16;
+
 /// Shard names remembered, so that an answer of 500 entries allocates none. An account's largest
 /// default quota of shards in a region is 20,000.
 const SHARD_NAMES_MAX: usize = 20_000;
@@ -36,6 +44,7 @@ const SHARD_NAMES_MAX: usize = 20_000;
 #[derive(Debug)]
 pub struct Kinesis {
     name: Name,
+    timeout: Duration,
     sessions: Sessions,
     bodies: Pool,
     turns: Turns,
@@ -82,6 +91,7 @@ impl Kinesis {
         let region = region(stream).map(str::to_owned);
         Self {
             name,
+            timeout,
             sessions: Sessions::open(aws.clone(), region, timeout).await,
             bodies: Pool::default(),
             turns: Turns::default(),
@@ -129,10 +139,12 @@ impl Stream for Kinesis {
             .set_stream_name(self.name.name.clone())
             .set_stream_arn(self.name.arn.clone())
             .customize()
+            .config_override(Config::builder().timeout_config(session::untimed()))
             .interceptor(OwnBody::new(body, turn));
-        match call.send().await {
-            Ok(answer) => self.answered(&answer.records),
-            Err(error) => {
+        match within(self.timeout, call.send()).await {
+            None => Outcome::Unknown { message: "timed out".to_owned() },
+            Some(Ok(answer)) => self.answered(&answer.records),
+            Some(Err(error)) => {
                 let outcome = outcome::of(&error);
                 self.note(&outcome).await;
                 outcome
@@ -160,6 +172,23 @@ impl Stream for Kinesis {
             }
         }
     }
+}
+
+/// Returns what `call` comes to within `time`. Where the whole process stood still for longer, the answer
+/// may have come meanwhile, and what reads it waits for its turn as this does: it has some first.
+async fn within<T>(time: Duration, call: impl Future<Output = T>) -> Option<T> {
+    let mut call = pin!(call);
+    if let Ok(done) = tokio::time::timeout(time, &mut call).await {
+        return Some(done);
+    }
+    for _ in 0..LAST_LOOKS {
+        tokio::task::yield_now().await;
+        let look = poll_fn(|context| Poll::Ready(call.as_mut().poll(context)));
+        if let Poll::Ready(done) = look.await {
+            return Some(done);
+        }
+    }
+    None
 }
 
 fn entry_outcome(

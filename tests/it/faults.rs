@@ -123,14 +123,27 @@ fn refused_records_alone_are_sent_again() {
 /// memory of the flow.
 #[test]
 fn a_shard_that_takes_nothing_does_not_stop_the_others() {
+    // No scan helps out: what is settled must itself let a file read on.
+    let tail = "buffer: 1 MiB, scan_interval: 1 h";
+    stand_still(
+        10,
+        &Settings { merge: "max_bytes: 25 KB, max_age: 50 ms", tail, ..Settings::default() },
+        8_000,
+    );
+}
+
+/// The same where a line is a record, and more of them stand still than several windows of calls hold.
+#[test]
+fn a_shard_that_takes_nothing_does_not_stop_the_others_where_records_are_small() {
+    let tail = "scan_interval: 1 h";
+    stand_still(14, &Settings { merge: "max_lines: 1", tail, ..Settings::default() }, 3_000);
+}
+
+/// Lets one shard take nothing while there is more for it than may be held, and asserts that all of the
+/// others arrives.
+fn stand_still(seed: u64, settings: &Settings, lines: u64) {
     const FILES: usize = 12;
-    let settings = Settings {
-        merge: "max_bytes: 25 KB, max_age: 50 ms",
-        // No scan helps out: what is settled must itself let a file read on.
-        tail: "buffer: 1 MiB, scan_interval: 1 h",
-        ..Settings::default()
-    };
-    let scene = Scene::new(10, &settings, Script::healthy());
+    let scene = Scene::new(seed, settings, Script::healthy());
     let agent = scene.home.start();
     let minters: Vec<_> = (0..FILES).map(|file| scene.write(file, 1)).collect();
     drop(scene.arrived());
@@ -151,7 +164,11 @@ fn a_shard_that_takes_nothing_does_not_stop_the_others() {
     for (file, minter) in minters {
         let length = || scene.log(file).metadata().unwrap().len();
         let first = length();
-        drop(scene.write_more(file, minter, if shards[file] == busiest { 8_000 } else { 4_000 }));
+        drop(scene.write_more(
+            file,
+            minter,
+            if shards[file] == busiest { lines } else { lines / 2 },
+        ));
         if shards[file] != busiest {
             expected += length() - first;
         }

@@ -1,8 +1,8 @@
 //! The task around a [`Shipper`]: makes its calls, keeps its time.
 //!
 //! Invariant: records are taken in only while there is room, and calls are never more than the
-//! window allows; so a stream that does not answer fills two windows of memory and then the road
-//! behind stands still.
+//! window allows; so a stream that does not answer fills the memory it may and then the road behind
+//! stands still.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -68,7 +68,7 @@ pub async fn run<S: Stream, K: Sink>(
             biased;
             () = &mut stop => break,
             Some(done) = shipping.calls.join_next_with_id() => shipping.on_done(done),
-            output = outputs.recv(), if open && shipping.shipper.room() > 0 => match output {
+            output = outputs.recv(), if open && shipping.shipper.has_room() => match output {
                 Some(output) => shipping.take_in(output, &mut outputs),
                 None => open = false,
             },
@@ -139,7 +139,7 @@ impl<'a, S: Stream, K: Sink> Shipping<'a, S, K> {
                 merge::Output::Record(record) => self.shipper.push(now, record),
                 merge::Output::Skipped(run) => self.sink.on_skipped(run),
             }
-            next = if self.shipper.room() > 0 { outputs.try_recv().ok() } else { None };
+            next = if self.shipper.has_room() { outputs.try_recv().ok() } else { None };
         }
         self.changed = true;
     }
@@ -270,7 +270,7 @@ mod tests {
     }
 
     fn shipper(limits: config::Ship) -> Shipper {
-        Shipper::new(limits, true, Rng::with_seed(1))
+        Shipper::new(limits, 0, true, Rng::with_seed(1))
     }
 
     fn lost() -> merge::Output {
@@ -330,7 +330,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_more_is_taken_in_than_there_is_room_for() {
-        let small = config::Ship { request_records: 2, in_flight: 1, ..limits() };
+        let small = config::Ship { request_bytes: 300, in_flight: 1, ..limits() };
         let (outputs, receiver) = mpsc::channel(1);
         let (snapshots, _snapshot) = watch::channel(Snapshot::default());
         let stream = Arc::new(Scripted { gate: Some(Semaphore::new(0)), ..Scripted::default() });
@@ -352,7 +352,7 @@ mod tests {
         let stop = std::future::pending();
         let left = run(shipper(small), stream, receiver, &mut ends, &snapshots, stop).await;
         assert_eq!(left, Unsettled::default());
-        assert_eq!(feeding.await.unwrap(), 5, "two windows of two, and one in the channel");
+        assert_eq!(feeding.await.unwrap(), 4, "three weigh two windows, and one in the channel");
     }
 
     #[test]

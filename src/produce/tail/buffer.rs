@@ -6,7 +6,7 @@
 //!
 //! Both are counted, because merging copies: a loan may be back long before its bytes are settled
 //! (they wait in an open record, or in one that was put together from many files), and a slice of a
-//! few bytes may hold a whole block.
+//! few bytes may hold a whole block. What records take beside their bytes comes on top (`weight`).
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,6 +36,8 @@ pub struct Budget {
     lent: AtomicUsize,
     /// Bytes that were read and are not settled.
     unsettled: AtomicUsize,
+    /// What their records take beside their bytes.
+    records: AtomicUsize,
     /// Blocks that came back, to be lent again: a fresh block costs page faults.
     free: Mutex<Vec<Vec<u8>>>,
     /// Told when something comes back.
@@ -54,8 +56,8 @@ impl Budget {
     /// Returns a budget of `limit` bytes.
     #[must_use]
     pub fn new(limit: usize, wake: Arc<Wake>) -> Arc<Self> {
-        let (lent, unsettled) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Arc::new(Self { limit, lent, unsettled, free: Mutex::default(), wake })
+        let [lent, unsettled, records] = [const { AtomicUsize::new(0) }; 3];
+        Arc::new(Self { limit, lent, unsettled, records, free: Mutex::default(), wake })
     }
 
     /// Returns true where a loan of a whole block would be given.
@@ -118,6 +120,16 @@ impl Budget {
         self.wake.room();
     }
 
+    /// Counts what records will take beside their bytes, until it is [given back](Self::give_back).
+    pub fn take(&self, weight: usize) {
+        self.records.fetch_add(weight, Ordering::AcqRel);
+    }
+
+    /// Counts what settled records took beside their bytes.
+    pub fn give_back(&self, weight: usize) {
+        self.records.fetch_sub(weight, Ordering::AcqRel);
+    }
+
     /// Lends `size` writable bytes, or nothing where that would exceed the budget. Sizes up to a
     /// block are served with a whole, recycled one.
     #[must_use]
@@ -150,7 +162,8 @@ impl Budget {
     }
 
     fn used(&self) -> usize {
-        self.lent().max(self.unsettled.load(Ordering::Acquire))
+        let bytes = self.lent().max(self.unsettled.load(Ordering::Acquire));
+        bytes.saturating_add(self.records.load(Ordering::Acquire))
     }
 
     fn free(&self) -> std::sync::MutexGuard<'_, Vec<Vec<u8>>> {

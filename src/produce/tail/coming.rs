@@ -2,13 +2,19 @@
 //!
 //! Invariant: each file that is told to have come is opened, known already, or counted once.
 
+use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::follow::stands_at;
+use super::file::{Name, TailedFile};
 use super::generations::Candidate;
+use super::start::{directory_of, names_of};
 use super::tailer::Tailer;
+use crate::position::FileKey;
 use crate::produce::watch::facts::Place;
+use crate::produce::watch::patterns;
 use crate::produce::watch::unopened::Gone;
 
 impl Tailer {
@@ -59,35 +65,107 @@ impl Tailer {
     /// Counts the files that nobody could open in time.
     pub(super) fn tell_missed(&mut self) {
         let mut gone = self.unopened.take_gone();
-        gone.retain(|gone| !self.was_opened(gone));
+        let mut deleted = HashMap::new();
+        gone.retain(|gone| !self.was_opened(gone, &mut deleted));
         if let Some(first) = gone.first() {
             self.around.status.missed(&self.flow.name, &first.path, gone.len());
         }
     }
 
-    /// Returns true where a file that is gone was opened. Each one that is followed is taken for one.
-    fn was_opened(&mut self, gone: &Gone) -> bool {
-        let key = match gone.claimed {
+    /// Events were lost: of what is deleted by now, nobody will be told.
+    pub(super) fn forget_deleted(&mut self) {
+        for file in self.files.values_mut() {
+            file.told_gone |= file.is_deleted();
+        }
+    }
+
+    /// Returns true where a file that is gone was opened, or is none to count.
+    ///
+    /// Each file that is followed and deleted is taken for one. For which of several need not be right:
+    /// looks come late, and what stood under a path may be claimed for the one before it. Their number
+    /// is, as long as every deletion that is told takes one.
+    fn was_opened(&mut self, gone: &Gone, deleted: &mut Deleted) -> bool {
+        if !gone.deleted {
+            return self.was_moved(gone);
+        }
+        let known = match gone.claimed {
             Some(place) => match self.places.get(&place) {
                 Some(key) => Some(*key),
-                // What was opened, and is followed no more, has been read to its end. What is not
-                // followed yet is there, and so another one.
-                None => return !self.is_undecided(place),
+                // What was opened, and is followed no more, has been read to its end.
+                None if !self.is_undecided(place) => return true,
+                None => None,
             },
-            // No look found it where it was told to be: it had moved on, or a scan had opened it
-            // before its coming was told. Then one that came under its path is deleted, and is taken
-            // for no other one.
-            None => self.files.values().map(|file| &**file).find_map(|file| {
-                let is_free = file.origin == gone.origin && !file.told_gone;
-                let is_it = is_free && !self.unopened.is_claimed(file.place()) && file.is_deleted();
-                is_it.then_some(file.key)
-            }),
+            None => self.key_at(&gone.path),
         };
-        let Some(file) = key.and_then(|key| self.files.get_mut(&key)) else { return false };
-        let is_gone = match &file.handle {
+        let directory = directory_of(&gone.path);
+        if !deleted.contains_key(directory) {
+            deleted.insert(directory.to_owned(), self.deleted_in(directory));
+        }
+        let Some(others) = deleted.get_mut(directory) else { return false };
+        let at = known.and_then(|key| others.iter().position(|other| *other == key));
+        if at.is_none() && !gone.came {
+            return true;
+        }
+        if let Some(key) = others.remove(at.unwrap_or(0)) {
+            if let Some(file) = self.files.get_mut(&key) {
+                file.told_gone = true;
+            }
+            return true;
+        }
+        // It was opened, and it cannot be told yet what it is.
+        gone.claimed.is_some_and(|place| self.is_undecided_and_deleted(place))
+    }
+
+    /// The same of a file that was moved where nobody looks: nothing more will be told of it.
+    fn was_moved(&mut self, gone: &Gone) -> bool {
+        let key = if let Some(place) = gone.claimed {
+            self.places.get(&place).copied()
+        } else {
+            // A scan had opened it before its coming was told, and its path stands for another one now.
+            let mut files = self.files.values().map(|file| &**file);
+            let is_it = |file: &&TailedFile| {
+                let is_free = file.name == Name::Lost && !file.told_gone;
+                is_free && file.origin == gone.origin && !self.unopened.is_claimed(file.place())
+            };
+            files.find(is_it).map(|file| file.key)
+        };
+        let file = key.and_then(|key| self.files.get_mut(&key));
+        let was_known = file.is_some_and(|file| !std::mem::replace(&mut file.told_gone, true));
+        was_known || !gone.came
+    }
+
+    /// Returns the files that were followed in a directory and are deleted, and were not taken for one
+    /// whose deletion was told: first those that no look has taken for one that came.
+    fn deleted_in(&self, directory: &Path) -> VecDeque<FileKey> {
+        let untold = || {
+            let all = self.files.values().map(|file| &**file);
+            all.filter(|file| !file.told_gone && directory_of(&file.path) == directory)
+        };
+        let closed = untold().filter(|file| file.handle.is_none()).map(TailedFile::place).collect();
+        // What cannot be listed is not there any more.
+        let names = names_of(directory, &closed).unwrap_or_default();
+        let stands = |file: &TailedFile| {
+            let name = names.get(&file.place().inode);
+            let found = name.and_then(|name| patterns::find(name).ok().flatten());
+            found.is_some_and(|found| found.facts.birth == file.identity.birth)
+        };
+        let is_deleted = |file: &&TailedFile| match file.handle {
             Some(_) => file.is_deleted(),
-            None => !stands_at(&gone.path, file.place()),
+            None => !stands(file),
         };
-        is_gone && !std::mem::replace(&mut file.told_gone, true)
+        let is_claimed = |file: &TailedFile| self.unopened.is_claimed(file.place());
+        let (claimed, free): (Vec<_>, Vec<_>) =
+            untold().filter(is_deleted).partition(|file| is_claimed(file));
+        free.into_iter().chain(claimed).map(|file| file.key).collect()
+    }
+
+    fn is_undecided_and_deleted(&self, place: Place) -> bool {
+        let mut held = self.held.iter().map(|(held, ..)| held);
+        let held = held.find(|held| held.facts.place() == place).map(|held| &held.handle);
+        let handle = held.or_else(|| self.empties.handle(place));
+        handle.is_some_and(|handle| handle.metadata().is_ok_and(|facts| facts.nlink() == 0))
     }
 }
+
+/// Files that were followed and are deleted, by directory.
+type Deleted = HashMap<PathBuf, VecDeque<FileKey>>;

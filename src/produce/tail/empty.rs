@@ -112,7 +112,7 @@ impl Empties {
         self.paths.iter().map(|(path, place)| (Arc::clone(path), *place)).collect()
     }
 
-    fn handle(&self, place: Place) -> Option<&File> {
+    pub(super) fn handle(&self, place: Place) -> Option<&File> {
         self.files.get(&place).map(|empty| &empty.candidate.handle)
     }
 }

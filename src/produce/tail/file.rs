@@ -19,6 +19,7 @@ use memchr::{memchr, memrchr};
 
 use super::buffer::{BLOCK, Budget, PIECE};
 use super::identity::Trail;
+use super::weight::{Owed, Weights};
 use super::{Chunk, Progress};
 use crate::position::{FileKey, Fingerprint, Identity, Mark, Position, Preceding, Span};
 use crate::produce::watch::facts::{Facts, Place};
@@ -98,6 +99,8 @@ pub struct TailedFile {
     searched: u64,
     /// The bytes before `offset`.
     pub preceding: Preceding,
+    /// What is on its way weighs beyond its bytes.
+    owed: Option<Box<Owed>>,
     /// Marks of earlier offsets.
     pub trail: Trail,
     /// The size last seen.
@@ -148,6 +151,7 @@ impl TailedFile {
             offset: start,
             searched: start,
             preceding,
+            owed: None,
             trail: Trail::default(),
             size: facts.size,
             at_line_start: true,
@@ -214,10 +218,28 @@ impl TailedFile {
         self.progress.settled() >= self.offset
     }
 
-    /// Returns the bytes read and not settled.
+    /// Returns what is read and not settled: its bytes, and what its records take beside them.
     #[must_use]
     pub fn unsettled(&self) -> u64 {
-        self.offset.saturating_sub(self.progress.settled())
+        let bytes = self.offset.saturating_sub(self.progress.settled());
+        bytes.saturating_add(self.owed.as_ref().map_or(0, |owed| owed.sum()) as u64)
+    }
+
+    /// Gives back what settled records took beside their bytes; returns true where some are left.
+    pub fn settle_owed(&mut self, budget: &Budget) -> bool {
+        let Some(owed) = &mut self.owed else { return false };
+        budget.give_back(owed.settle(self.progress.settled()));
+        if owed.sum() == 0 {
+            self.owed = None;
+        }
+        self.owed.is_some()
+    }
+
+    /// Gives back what all its records take beside their bytes: it is followed no more.
+    pub fn forget_owed(&mut self, budget: &Budget) {
+        if let Some(owed) = self.owed.take() {
+            budget.give_back(owed.sum());
+        }
     }
 
     /// Returns how long the line at the offset is, as far as was searched for its end.
@@ -246,7 +268,7 @@ impl TailedFile {
     pub fn turn(
         &mut self,
         budget: &Arc<Budget>,
-        portion: usize,
+        (portion, weights): (usize, &Weights),
         (line_max, finish): (usize, bool),
         now: Instant,
     ) -> io::Result<Turn> {
@@ -285,6 +307,8 @@ impl TailedFile {
             }
         };
         let whole = if finish && at_end { data.len() } else { whole };
+        let light = weights.cut(data.get(..whole).unwrap_or_default(), portion);
+        let (at_end, whole) = (at_end && light == whole, light);
         let lines = data.get(..whole).unwrap_or_default();
         let preceding = self.preceding.after(lines);
         let data = if whole <= PIECE {
@@ -294,7 +318,11 @@ impl TailedFile {
         };
         let more = if at_end { More::No } else { More::Likely };
         budget.passed_on(data.len());
-        Ok(Turn::Chunk(self.pass_on(data, preceding, true, now), more))
+        let chunk = self.pass_on(data, preceding, true, now);
+        let owed = self.owed.get_or_insert_default();
+        budget.give_back(owed.settle(self.progress.settled()));
+        budget.take(owed.add(weights, &chunk.data, chunk.span.end, now));
+        Ok(Turn::Chunk(chunk, more))
     }
 
     /// A line longer than a block: searches on, a block a turn, then reads it whole.

@@ -3,6 +3,7 @@
 //! Invariant: a file is opened before anything is decided about it, and every decision is made of the
 //! facts of the open descriptor. A file that vanishes in between changes nothing.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use super::buffer::BLOCK;
 use super::file::{Name, TailedFile, Turn, read_full, read_head, read_preceding};
 use super::generations::{Candidate, Ended, FINISHED, GRACE};
 use super::identity::may_be_copy;
+use super::start::{directory_of, names_of};
 use super::tailer::{Phase, TRUNCATED, Tailer};
 use super::{FileEvent, Output};
 use crate::position::{FileKey, Fingerprint, Preceding};
@@ -23,6 +25,7 @@ use crate::produce::watch::patterns::Found;
 impl Tailer {
     /// Takes note of a file that a scan or an event found under a path.
     pub(super) fn follow(&mut self, found: Found, now: Instant) {
+        self.looked_at = self.looked_at.saturating_add(1);
         let place = found.facts.place();
         let key = self.places.get(&place).copied();
         if let Some(key) = key.filter(|key| self.has_name(*key, &found.path)) {
@@ -265,7 +268,13 @@ impl Tailer {
 
     /// Goes on with a known generation where it was left. What a copy of it lacks, because it was
     /// written between the copy and the truncation, is lost.
-    fn adopt(&mut self, known: &Ended, before: Preceding, candidate: Candidate, now: Instant) {
+    pub(super) fn adopt(
+        &mut self,
+        known: &Ended,
+        before: Preceding,
+        candidate: Candidate,
+        now: Instant,
+    ) {
         let start = (known.known.position.offset, before);
         let was_there = known.known.position.offset.saturating_add(known.unread);
         let unread = was_there.saturating_sub(candidate.facts.size);
@@ -344,65 +353,15 @@ impl Tailer {
         }
     }
 
-    /// Ends the first scan: what the checkpoint knows and no pattern found is looked for beside where
-    /// it was, then the files that are new can be told from copies of it.
-    pub(super) fn finish_start(&mut self, now: Instant) {
-        for known in self.generations.take_missing() {
-            self.look_for(known, now);
-        }
-        self.phase = Phase::Started;
-        for path in std::mem::take(&mut self.deferred) {
-            if !self.paths.contains_key(&path) {
-                self.observe_at_start(&path, now);
-            }
-        }
-    }
-
-    fn observe_at_start(&mut self, path: &Path, now: Instant) {
-        match Candidate::open(path, path.is_symlink()) {
-            Ok(candidate) => self.consider(candidate, now),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => self.around.status.trouble(path, &error),
-        }
-    }
-
-    /// A known file that no pattern finds: renamed in its directory, or gone.
-    fn look_for(&mut self, mut known: Ended, now: Instant) {
-        let place = Place::of(&known.known.identity);
-        let directory = known.path.parent().unwrap_or(Path::new("/"));
-        let renamed = Self::name_of(directory, place)
-            .ok()
-            .flatten()
-            .and_then(|path| Candidate::open(&path, false).ok())
-            .filter(|candidate| candidate.facts.place() == place);
-        if let Some(candidate) = renamed
-            && let Ok((super::identity::Verdict::Same, before)) = candidate.compare(&known.known)
-        {
-            let key = known.key;
-            self.adopt(&known, before, candidate, now);
-            return self.lose_name(key, now);
-        }
-        tracing::info!(
-            flow = &*self.flow.name, path = %known.path.display(),
-            "a file is gone since the agent stopped"
-        );
-        let (key, end) = (known.key, known.known.position.offset);
-        self.outbox.push_back(Output::File(FileEvent::Closed { key, end, gone: true }));
-        if directory.is_dir() {
-            known.give_up(now);
-        }
-        self.generations.add(known);
-    }
-
     /// A file without a name and without a descriptor: it may stand in its directory under another
     /// name. Renames go on meanwhile, so it is gone only once it was not found for a while.
     pub(super) fn find_elsewhere(&mut self, key: FileKey, now: Instant) {
         let Some(file) = self.files.get(&key) else { return };
         let place = Place::of(&file.identity);
         let (size, path, since) = (file.size, Arc::clone(&file.path), file.changed_at);
-        let directory = path.parent().unwrap_or(Path::new("/"));
-        let found = Self::name_of(directory, place)
-            .and_then(|name| name.map(|path| Candidate::open(&path, false)).transpose());
+        let found = names_of(directory_of(&path), &HashSet::from([place])).and_then(|names| {
+            names.values().next().map(|path| Candidate::open(path, false)).transpose()
+        });
         match found {
             Ok(Some(candidate)) if candidate.facts.place() == place => {
                 self.found_elsewhere(key, candidate, now);
@@ -440,7 +399,8 @@ impl Tailer {
         if file.offset >= size {
             return self.end(key, size, FINISHED, now);
         }
-        match file.turn(&self.around.budget, BLOCK, (self.around.limit.get(), true), now) {
+        let bounds = (self.around.limit.get(), true);
+        match file.turn(&self.around.budget, (BLOCK, &self.weights), bounds, now) {
             Ok(Turn::Chunk(chunk, _)) => self.outbox.push_back(Output::Chunk(chunk)),
             Ok(Turn::Rewritten { size_before }) => self.end(key, size_before, TRUNCATED, now),
             Ok(Turn::Quiet(_) | Turn::Searching | Turn::NoRoom) => {}

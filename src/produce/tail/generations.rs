@@ -28,7 +28,7 @@ use super::file::{read_head, read_preceding};
 use super::identity::{Evidence, Known, Trail, Verdict, compare};
 use crate::checkpoint::FileRow;
 use crate::position::{FileKey, Position, Preceding};
-use crate::produce::watch::facts::{Facts, Place};
+use crate::produce::watch::facts::{Facts, Place, now};
 
 /// How long an ended generation with unread bytes waits for a copy of it to be found before these
 /// count as lost: the copy was made before the truncation, so the scan that follows finds it.
@@ -62,8 +62,9 @@ pub struct Ended {
     /// Until when a copy of its beginning may be found: one that was made before the truncation and
     /// is shorter than what was read. Nothing where it was not truncated in this run.
     pub copied_until: Option<Instant>,
-    /// The time of the last write to the file when its truncation was noticed: a copy is older.
-    pub truncated_before: i64,
+    /// When its content was destroyed or its name taken away, at the latest, in nanoseconds since 1970:
+    /// a file that was born later is no copy of it, however equal.
+    pub copied_before: i64,
     /// Until when a copy may be found before `unread` counts as lost; nothing once that is settled.
     pub lost_at: Option<Instant>,
 }
@@ -82,13 +83,22 @@ impl Ended {
             prefix: Box::default(),
             trail: Trail::default(),
             copied_until: None,
-            truncated_before: i64::MAX,
+            // What was made while nobody looked may be a copy.
+            copied_before: now(),
             lost_at: None,
         }
     }
 
-    fn place(&self) -> Place {
+    /// Returns its device and inode.
+    #[must_use]
+    pub fn place(&self) -> Place {
         Place::of(&self.known.identity)
+    }
+
+    /// Returns true where a file with these facts may be a copy by its age. Where the file system tells
+    /// no births, all may.
+    fn is_older(&self, facts: &Facts) -> bool {
+        facts.birth.cast_signed() <= self.copied_before
     }
 
     /// Returns true where `candidate` begins as this did, as far as can be told: one that is shorter
@@ -274,8 +284,9 @@ impl Generations {
     ) -> io::Result<Option<(Ended, Preceding)>> {
         for at in (0..self.ended.len()).rev() {
             let Some(known) = self.ended.get(at) else { continue };
-            if known.place() != candidate.facts.place()
-                && !candidate.head.starts_with(&known.prefix)
+            let is_elsewhere = known.place() != candidate.facts.place();
+            if is_elsewhere
+                && !(candidate.head.starts_with(&known.prefix) && known.is_older(&candidate.facts))
             {
                 // Nearly all are ruled out here: thousands may be known where files rotate fast, and a
                 // fingerprint of each is dear.
@@ -298,11 +309,12 @@ impl Generations {
     pub fn recognise_beginning(&self, candidate: &Candidate, now: Instant) -> io::Result<bool> {
         let (place, size) = (candidate.facts.place(), candidate.facts.size);
         let truncated = self.ended.iter().rev().filter(|known| {
-            known.copied_until.is_some_and(|until| now <= until)
+            // Where its birth is told, that says more than how long it took to find it.
+            known.copied_until.is_some_and(|until| now <= until || candidate.facts.birth > 0)
                 && known.place() != place
                 // It was made, and written, before the truncation.
-                && candidate.facts.birth.cast_signed() <= known.truncated_before
-                && candidate.facts.modified <= known.truncated_before
+                && known.is_older(&candidate.facts)
+                && candidate.facts.modified <= known.copied_before
                 && (1..known.known.position.offset).contains(&size)
                 && known.is_begun_by(candidate)
         });
@@ -372,9 +384,8 @@ impl Generations {
 impl Ended {
     /// The file was truncated: from now on a copy of it may be found that is shorter than what was
     /// read.
-    pub fn await_copy(&mut self, truncated_before: i64, now: Instant) {
+    pub fn await_copy(&mut self, now: Instant) {
         self.copied_until = Some(now + GRACE);
-        self.truncated_before = truncated_before;
     }
 
     /// What is unread counts as lost once nobody has turned up with it in time.

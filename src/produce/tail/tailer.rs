@@ -10,9 +10,8 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -26,12 +25,13 @@ use super::generations::{Candidate, Ended, Generations};
 use super::identity::Known;
 use super::turns::PATIENCE;
 use super::wake::Wake;
+use super::weight::Weights;
 use super::{FileEvent, Opened, Output, TailStatus};
 use crate::checkpoint::{FileRow, KeyAllocator};
 use crate::config::{Produce, StartAt};
 use crate::position::FileKey;
 use crate::produce::merge::RecordLimit;
-use crate::produce::watch::facts::{Facts, Place};
+use crate::produce::watch::facts::{self, Facts, Place};
 use crate::produce::watch::patterns::{Patterns, Walk};
 use crate::produce::watch::unopened::Unopened;
 use crate::produce::watch::{Change, Watch};
@@ -100,6 +100,7 @@ pub struct Tailer {
     pub(super) flow: Produce,
     pub(super) around: Surroundings,
     pub(super) patterns: Arc<Patterns>,
+    pub(super) weights: Weights,
     watch: Watch,
     /// What came, until it is certain that it was opened.
     pub(super) unopened: Unopened,
@@ -117,8 +118,12 @@ pub struct Tailer {
     pub(super) nameless: BTreeMap<FileKey, Instant>,
     /// Those that are found through a symbolic link.
     linked: BTreeSet<FileKey>,
+    /// Those of which records may be on their way.
+    pub(super) owing: HashSet<FileKey>,
     /// The number of the last look through all patterns.
     pub(super) look: u32,
+    /// Files that were looked at since the last turns of reading.
+    pub(super) looked_at: usize,
     pub(super) ready: VecDeque<FileKey>,
     /// Open, read to their end: closed first when descriptors run short.
     pub(super) idle: VecDeque<FileKey>,
@@ -156,6 +161,7 @@ impl Tailer {
         let patterns = Arc::new(Patterns::new(&flow.files, &flow.exclude)?);
         let watch = Watch::new(Arc::clone(&around.wake));
         Ok(Self {
+            weights: Weights::of(&flow),
             flow,
             patterns,
             watch,
@@ -168,7 +174,9 @@ impl Tailer {
             paths: HashMap::new(),
             nameless: BTreeMap::new(),
             linked: BTreeSet::new(),
+            owing: HashSet::new(),
             look: 0,
+            looked_at: 0,
             ready: VecDeque::new(),
             idle: VecDeque::new(),
             open: 0,
@@ -282,6 +290,8 @@ impl Tailer {
             self.unopened.look_at_all();
             self.open_unopened(now);
             self.unopened.forget();
+            self.tell_missed();
+            self.forget_deleted();
         }
         // Before the names are looked at: what was opened before its coming was told has its name still.
         self.tell_missed();
@@ -490,7 +500,9 @@ impl Tailer {
         reason: &'static str,
         now: Instant,
     ) {
-        let Some(file) = self.files.remove(&key).map(|file| *file) else { return };
+        let Some(mut file) = self.files.remove(&key).map(|file| *file) else { return };
+        file.forget_owed(&self.around.budget);
+        self.owing.remove(&key);
         self.nameless.remove(&key);
         self.linked.remove(&key);
         let place = Place::of(&file.identity);
@@ -511,6 +523,14 @@ impl Tailer {
         let known = Known { identity: file.identity, position: file.position() };
         let unread = size_before.saturating_sub(file.offset);
         let prefix = file.prefix().into();
+        let metadata = file.handle.as_ref().and_then(|handle| handle.metadata().ok());
+        let copied_before = match metadata.map(|metadata| Facts::of(&metadata)) {
+            // The last write is no older than the truncation.
+            Some(facts) if reason == TRUNCATED => facts.modified,
+            // Its name was changed or taken away then.
+            Some(facts) => facts.changed,
+            None => facts::now(),
+        };
         let mut ended = Ended {
             key,
             path: file.path,
@@ -521,13 +541,11 @@ impl Tailer {
             prefix,
             trail: file.trail,
             copied_until: None,
-            truncated_before: i64::MAX,
+            copied_before,
             lost_at: None,
         };
         if reason == TRUNCATED {
-            let facts = file.handle.as_ref().and_then(|handle| handle.metadata().ok());
-            let written = facts.map_or(i64::MAX, |metadata| Facts::of(&metadata).modified);
-            ended.await_copy(written, now);
+            ended.await_copy(now);
         }
         ended.give_up(now);
         self.generations.add(ended);
@@ -564,20 +582,5 @@ impl Tailer {
             Ok(None) => self.observe_gone(path, now),
             Err(error) => self.around.status.trouble(path, &error),
         }
-    }
-
-    /// Returns the path of a followed file that stands in `directory` under another name.
-    ///
-    /// # Errors
-    /// Those of reading the directory.
-    pub(super) fn name_of(directory: &Path, place: Place) -> io::Result<Option<PathBuf>> {
-        use std::os::unix::fs::DirEntryExt;
-        for entry in std::fs::read_dir(directory)? {
-            let entry = entry?;
-            if entry.ino() == place.inode {
-                return Ok(Some(entry.path()));
-            }
-        }
-        Ok(None)
     }
 }

@@ -17,6 +17,10 @@ use crate::position::{FileKey, Fingerprint};
 /// Turns between two looks at what has changed: a busy file must not delay the notice of a rename.
 const TURNS: usize = 16;
 
+/// Where more files were looked at, there are more turns, one for so many: where thousands are renamed all
+/// the time, looks must not keep what they find from being read. A look costs about as much less.
+const LOOKS_A_TURN: usize = 8;
+
 /// How long files wait for a whole block before they take what their shares allow. While the stream
 /// takes what is sent, memory comes back sooner, and whole blocks cost a fraction of many small reads;
 /// a throttled shard may keep its half of the memory for seconds.
@@ -26,7 +30,13 @@ impl Tailer {
     /// Reads a few turns; returns true where something is left to read and there is no room for it.
     pub(super) fn read(&mut self, now: Instant) -> bool {
         self.around.wake.set_starved(true);
-        for _ in 0..TURNS {
+        if !self.around.budget.is_ample() {
+            let (files, budget) = (&mut self.files, &self.around.budget);
+            self.owing
+                .retain(|key| files.get_mut(key).is_some_and(|file| file.settle_owed(budget)));
+        }
+        let turns = TURNS.max(std::mem::take(&mut self.looked_at) / LOOKS_A_TURN);
+        for _ in 0..turns {
             if !self.deliver() || self.ready.is_empty() {
                 break;
             }
@@ -49,9 +59,10 @@ impl Tailer {
         }
         let Some(file) = self.files.get_mut(&key) else { return true };
         let bounds = (self.around.limit.get(), self.once);
-        match file.turn(&self.around.budget, portion, bounds, now) {
+        match file.turn(&self.around.budget, (portion, &self.weights), bounds, now) {
             Ok(Turn::Chunk(chunk, more)) => {
                 self.outbox.push_back(Output::Chunk(chunk));
+                self.owing.insert(key);
                 self.refresh_fingerprint(key);
                 if more == More::Likely { self.enqueue(key) } else { self.rest(key) }
             }
@@ -172,6 +183,7 @@ impl Tailer {
                 && file.handle.take().is_some()
             {
                 file.trail.thin();
+                file.settle_owed(&self.around.budget);
                 self.open = self.open.saturating_sub(1);
             }
         }

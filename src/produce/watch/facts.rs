@@ -2,7 +2,7 @@
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::position::{Fingerprint, Identity};
 
@@ -19,6 +19,20 @@ pub struct Facts {
     pub size: u64,
     /// Time of the last write, in nanoseconds since 1970; saturates 292 years from there.
     pub modified: i64,
+    /// Time of the last change of names, too.
+    pub changed: i64,
+}
+
+/// Returns the time now as the times of files are told.
+#[must_use]
+pub fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Returns seconds and nanoseconds as one number.
+fn nanoseconds(seconds: i64, rest: i64) -> i64 {
+    seconds.saturating_mul(1_000_000_000).saturating_add(rest)
 }
 
 impl Facts {
@@ -31,10 +45,8 @@ impl Facts {
             inode: metadata.ino(),
             birth: birth.and_then(|at| u64::try_from(at.as_nanos()).ok()).unwrap_or(0),
             size: metadata.len(),
-            modified: metadata
-                .mtime()
-                .saturating_mul(1_000_000_000)
-                .saturating_add(metadata.mtime_nsec()),
+            modified: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
+            changed: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
         }
     }
 

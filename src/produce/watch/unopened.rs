@@ -53,11 +53,15 @@ const LEAVING_MAX: usize = 64;
 pub struct Gone {
     /// Where it stood last.
     pub path: PathBuf,
-    /// The covered path under which it came.
-    pub origin: Arc<Path>,
     /// The opened file that was claimed for it: it was missed only if that is still there, and so
     /// another one. Nothing where none was.
     pub claimed: Option<Place>,
+    /// The covered path under which it came.
+    pub origin: Arc<Path>,
+    /// Whether it was written to, and its coming, or its moving, was told: only then can it have been missed.
+    pub came: bool,
+    /// Whether it was deleted, or replaced. Else it was moved where nobody looks, and no more is told of it.
+    pub deleted: bool,
 }
 
 /// The files that came.
@@ -134,7 +138,12 @@ impl Unopened {
                     _ => self.put(&path, &path, true, is_covered),
                 }
             }
-            Step::Gone(path) => self.lose(&path),
+            Step::Gone(path) if self.paths.contains_key(&path) => self.lose(&path),
+            // Opened long ago, or known from the start: whoever is told need not be told twice.
+            Step::Gone(path) => {
+                let origin = Arc::from(path.as_path());
+                self.gone.push(Gone { path, claimed: None, origin, came: false, deleted: true });
+            }
         }
     }
 
@@ -268,9 +277,9 @@ impl Unopened {
         let id = self.leaving.pop_front().and_then(|leaving| leaving.file);
         if let Some(file) = id.and_then(|id| self.remove(id))
             && file.written
-            && file.claimed.is_none()
         {
-            self.gone.push(file.into());
+            let came = file.claimed.is_none();
+            self.gone.push(Gone { came, deleted: false, ..file.into() });
         }
     }
 
@@ -285,7 +294,7 @@ impl Unopened {
 impl From<File> for Gone {
     fn from(file: File) -> Self {
         let claimed = file.claimed.map(|(place, _)| place);
-        Self { path: file.path, origin: file.origin, claimed }
+        Self { path: file.path, claimed, origin: file.origin, came: true, deleted: true }
     }
 }
 
@@ -309,7 +318,7 @@ mod tests {
     }
 
     fn gone_from(unopened: &mut Unopened) -> Vec<PathBuf> {
-        unopened.take_gone().into_iter().map(|gone| gone.path).collect()
+        unopened.take_gone().into_iter().filter(|gone| gone.came).map(|gone| gone.path).collect()
     }
 
     fn place(inode: u64) -> Place {
@@ -414,7 +423,9 @@ mod tests {
         unopened.take(gone("a.log"), is_covered);
         let path = PathBuf::from("a.log");
         let origin = Arc::from(path.as_path());
-        assert_eq!(unopened.take_gone(), [Gone { path, origin, claimed: Some(place(1)) }]);
+        let claimed = Some(place(1));
+        let expected = Gone { path, claimed, origin, came: true, deleted: true };
+        assert_eq!(unopened.take_gone(), [expected]);
     }
 
     /// The first file had been renamed, and a second one made, when the path was looked at.

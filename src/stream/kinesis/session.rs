@@ -99,6 +99,11 @@ pub(in crate::stream) fn timeouts(attempt: Duration) -> TimeoutConfig {
         .build()
 }
 
+/// Returns the bounds of a call whose caller sees to its time.
+pub(super) fn untimed() -> TimeoutConfig {
+    TimeoutConfig::builder().disable_operation_attempt_timeout().build()
+}
+
 async fn open(
     aws: &config::Aws,
     region: Option<&str>,

@@ -326,3 +326,19 @@ async fn what_is_put_is_read_back_from_a_whole_endpoint() {
     }
     server.abort();
 }
+
+/// The process stands still until the time of the call is over, and its answer is read by a task that has
+/// its turn only after it.
+#[tokio::test]
+async fn an_answer_that_came_while_nothing_ran_is_taken() {
+    let (answer, answered) = tokio::sync::oneshot::channel();
+    let reading = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::task::yield_now().await;
+        answer.send(()).unwrap();
+    });
+    tokio::spawn(async { std::thread::sleep(Duration::from_millis(200)) });
+    assert_eq!(within(Duration::from_millis(50), answered).await, Some(Ok(())));
+    reading.await.unwrap();
+    assert_eq!(within(Duration::from_millis(50), std::future::pending::<()>()).await, None);
+}

@@ -13,6 +13,7 @@
 //! | renamed within the pattern | [`a_name_within_the_pattern_changes_nothing`] |
 //! | several rotations while stopped | [`several_rotations_while_stopped`] |
 //! | stopped with a rotated file unread | [`a_rotated_file_with_bytes_left_is_finished_after_a_restart`] |
+//! | killed before the first commit by the clock, then rotated | [`killed_in_its_first_moments_and_rotated_before_the_next_start`] |
 //! | more rotations than logrotate keeps, endpoint dead | [`more_rotations_than_are_kept_while_the_endpoint_is_dead`] |
 //! | `copytruncate`, copy covered or not, endpoint dead | `copytruncate` |
 //! | `copytruncate` of a file that was empty when last looked at | [`copied_and_truncated_since_it_was_seen_empty`] |
@@ -32,6 +33,30 @@
 //! | the kernel's queue of events overflows | [`a_flood_of_events_beyond_the_queue_of_the_kernel`] |
 //! | no inotify, too few watches | `polling` |
 //! | many files, few descriptors | `scale` |
+//!
+//! And what else agents of this kind are reported to fail at, or test, and where it stands here:
+//!
+//! | scenario | test |
+//! | --- | --- |
+//! | partial failure, error before and after storing, lost answers, garbage, wrong length | `faults`, `schedules` |
+//! | one shard throttled or dead, whatever the size of records | `faults::a_shard_that_takes_nothing_…` |
+//! | stream missing, access denied, token expired, endpoint away, 5xx: told, and healed | `healing` |
+//! | a record that can never be accepted | `poison` |
+//! | records and lines at the limit and over it, 10 MiB, 500 records a call | `formats`, `compression` |
+//! | NUL, CR, invalid UTF-8, delimiters within lines | `formats`, `consume` |
+//! | keys found in lines, one for each | `formats::keys_are_found_in_lines` |
+//! | groups of lines written in pieces, across a rotation | `formats`, [`a_stack_trace_at_the_end_of_a_rotated_file_stays_whole`] |
+//! | `kill -9` at random moments, at rest | `crash` |
+//! | SIGTERM under load, pending answers, a second signal, a dead endpoint at the end | `crash`, `life`, `restart` |
+//! | the database cut, zeroed, flipped, removed | `state` |
+//! | two agents, one state directory | `life::a_second_agent_on_a_state_directory_gives_way` |
+//! | permission granted later | `odd_files` |
+//! | inodes used again, offsets beyond the file, many empty files, files that vanish while looked for | `field` |
+//! | one cause logged once a minute | `field::one_cause_is_logged_once_a_minute` |
+//! | stopped for minutes, a wall clock that jumps | `field` |
+//! | memory while the endpoint is dead | `faults::a_dead_endpoint_costs_no_memory`, `tests/limits.rs` |
+//! | unknown keys and other mistakes of the configuration | `life::a_broken_configuration_opens_nothing` |
+//! | rotation by logrotate in all its modes | `tests/storm.rs` |
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, symlink};
@@ -148,6 +173,32 @@ fn a_rotated_file_with_bytes_left_is_finished_after_a_restart() {
     append(&rig.log("app.log.1"), "2, late\n");
     rig.endpoint.listen();
     close(&rig, rig.start(), &log, &["1\n", "2\n", "2, late\n", "3\n"]);
+}
+
+/// Killed within its first interval of commits, and the file is renamed out of the pattern before the
+/// next start: what the first scan has found is committed at once.
+#[test]
+fn killed_in_its_first_moments_and_rotated_before_the_next_start() {
+    let endpoint = FaultEndpoint::start(Script::healthy());
+    let rare = super::template(EXACT, "").replace("50 ms", "1 min");
+    let rig = Rig { home: crate::support::agent::Home::new(&endpoint.url(), &rare), endpoint };
+    let log = rig.log("app.log");
+    append(&log, "1\n");
+    let begun = std::time::Instant::now();
+    let agent = rig.start();
+    until("what was found is committed", || {
+        rig.home.status(super::DEADLINE)["checkpoint_age_seconds"].is_number()
+    });
+    assert!(begun.elapsed().as_secs() < 50, "committed by the interval only");
+    rig.wait_for(&["1\n"]);
+    drop(agent.kill());
+    append(&log, "2, unread\n");
+    fs::rename(&log, rig.log("app.log.1")).unwrap();
+    append(&log, "3\n");
+    let agent = rig.start();
+    // What arrived and was not committed comes again.
+    let expected = ["1\n", "1\n", "2, unread\n", "3\n"];
+    close(&rig, agent, &log, &expected);
 }
 
 /// `rotate 1`: of six files that nobody could send, two are left on the disk.

@@ -509,3 +509,58 @@ fn many_names_that_change_at_once_do_not_wait_for_room_to_gather() {
     assert!(bench.tailer.as_ref().unwrap().gathers_room());
     assert_eq!(bench.texts(), vec!["a line\n"; 200]);
 }
+
+/// A log that is made again, equal to the last byte, after the one before it had been deleted or rotated
+/// and let go: no copy can be made of what is gone, and of what stands whole elsewhere none is followed
+/// in its place.
+#[test]
+fn a_file_made_after_an_equal_one_had_ended_is_read() {
+    const TEXT: &[u8] = b"the only line of every day\n";
+    for deleted in [true, false] {
+        let mut bench = Bench::new(&["app.log"]);
+        bench.flow.tail.hold_rotated = Duration::from_secs(4);
+        bench.append("app.log", TEXT);
+        bench.start(false);
+        if deleted {
+            fs::remove_file(bench.path("app.log")).unwrap();
+        } else {
+            bench.rename("app.log", "app.log.1");
+        }
+        for _ in 0..3 {
+            bench.pass(Duration::from_secs(5));
+        }
+        assert!(bench.seen.values().all(|seen| seen.closed), "deleted: {deleted}");
+        // Its inode is not to be used again, and times of files advance by the kernel's tick.
+        bench.append("another", b"");
+        std::thread::sleep(Duration::from_millis(50));
+        bench.append("app.log", TEXT);
+        bench.step();
+        bench.step();
+        let texts = bench.texts();
+        assert_eq!(texts.concat().as_bytes(), [TEXT, TEXT].concat(), "deleted: {deleted}");
+    }
+}
+
+/// A file that was read long ago is renamed once more and deleted before anybody looks. It was opened,
+/// and was not missed, whatever it was called when it came; one that nobody opened was.
+#[test]
+fn a_file_that_is_renamed_and_deleted_at_once_was_not_missed() {
+    let mut bench = Bench::new(&["app.log*"]);
+    bench.append("app.log.1", b"one\n");
+    bench.flow.tail.scan_interval = Duration::from_hours(1);
+    bench.start(false);
+    bench.rename("app.log.1", "app.log.2");
+    // Events come in order: once this is read, the renaming was told.
+    bench.append("app.log", b"two\n");
+    until(&mut bench, |bench| bench.texts().len() == 2);
+    for _ in 0..3 {
+        bench.step();
+    }
+    bench.rename("app.log.2", "app.log.3");
+    fs::remove_file(bench.path("app.log.3")).unwrap();
+    bench.append("app.log.new", b"missed\n");
+    fs::remove_file(bench.path("app.log.new")).unwrap();
+    bench.append("app.log.last", b"three\n");
+    until(&mut bench, |bench| bench.texts().len() == 3);
+    assert_eq!(bench.missed(), 1);
+}
