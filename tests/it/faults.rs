@@ -212,7 +212,8 @@ fn a_dead_endpoint_costs_no_memory() {
         }
         let agent = scene.home.start();
         scene.status("memory is full, and the trouble is told", |status| {
-            number(status, "/flows/0/totals/in_flight_bytes") > 500_000
+            // Half of the buffer is shared out; records weigh more than their bytes in it.
+            number(status, "/flows/0/totals/in_flight_bytes") > 450_000
                 && !problems(status).is_empty()
         });
         // Three more tries of the stream: time enough to read on, if anything did.
