@@ -58,7 +58,9 @@ wait_for() { # name port log
 
 plain=$(free_port)
 tls=$(free_port)
-KINESIS_MOCK_CERT_PATH="$home/node_modules/kinesis-local/server.json" \
+# All tests share one endpoint, and none deletes its streams.
+SHARD_LIMIT=500 \
+    KINESIS_MOCK_CERT_PATH="$home/node_modules/kinesis-local/server.json" \
     KINESIS_MOCK_PLAIN_PORT="$plain" KINESIS_MOCK_TLS_PORT="$tls" LOG_LEVEL=ERROR \
     CREATE_STREAM_DURATION=10ms SPLIT_SHARD_DURATION=10ms MERGE_SHARDS_DURATION=10ms \
     node "$home/node_modules/kinesis-local/main.js" >"$home/kinesis-local.log" 2>&1 &
