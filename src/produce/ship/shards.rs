@@ -12,8 +12,8 @@ use fastrand::Rng;
 
 use super::backoff::Backoff;
 
-/// Keys in a generation: both together are as many as a flow holds records with the default limits
-/// (2 × 500 × 4), so that the keys in use stay known; at most 256 bytes of key each, 1 MB in all.
+/// Keys in a generation: both together are those of two windows of full calls with the default limits
+/// (2 × 500 × 4 records); at most 256 bytes of key each, 1 MB in all. More keys in use cost refused records.
 const GENERATION_KEYS: usize = 2048;
 
 /// Shards under backoff that are remembered; past it those whose pause is over are forgotten.

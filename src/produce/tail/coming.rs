@@ -22,7 +22,7 @@ impl Tailer {
     /// out of all patterns before anybody looked is read like any rotated one.
     pub(super) fn open_unopened(&mut self, now: Instant) {
         for (path, origin) in self.unopened.take_fresh() {
-            let Ok(Some(found)) = crate::produce::watch::patterns::find(&path) else { continue };
+            let Ok(Some(found)) = patterns::find(&path) else { continue };
             let (place, birth) = (found.facts.place(), found.facts.birth);
             if self.patterns.matches(&path) {
                 // Opened already, but where it came since its path was looked at.
