@@ -26,9 +26,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use kinetail::config::Config;
-use kinetail::position::{FileKey, Identity, Position, Preceding, Span};
+use kinetail::position::{FileKey, Preceding, Span};
 use kinetail::produce::merge::{self, Merger, RecordLimit};
-use kinetail::produce::tail::{Chunk, FileEvent, Opened, Output, Progress};
+use kinetail::produce::tail::{Chunk, FileEvent, Opened, Output};
 use kinetail::record::split::{By, Splitter};
 use support::generator::realistic;
 
@@ -141,14 +141,6 @@ fn path(file: u64) -> Arc<Path> {
 }
 
 fn opened(file: u64) -> Output {
-    let path = path(file);
-    Output::File(FileEvent::Opened(Opened {
-        key: FileKey(file),
-        path: Arc::clone(&path),
-        origin: path,
-        identity: Identity::default(),
-        start: Position::default(),
-        size: 0,
-        progress: Arc::new(Progress::default()),
-    }))
+    let path: Arc<Path> = Arc::from(Path::new(&format!("/nowhere/{file}.log")));
+    Output::File(FileEvent::Opened(Opened::begun(FileKey(file), path)))
 }

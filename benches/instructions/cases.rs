@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kinetail::config::{Config, Produce};
-use kinetail::position::{FileKey, Identity, Mark, Position, Preceding, Run, Span};
+use kinetail::position::{FileKey, Mark, Preceding, Run, Span};
 use kinetail::produce::acknowledge::Ledger;
 use kinetail::produce::merge::{Merger, RecordLimit};
 use kinetail::produce::ship::Shipper;
-use kinetail::produce::tail::{Chunk, FileEvent, Opened, Output, Progress};
+use kinetail::produce::tail::{Chunk, FileEvent, Opened, Output};
 use kinetail::record::{Record, json_array, lines};
 use kinetail::stream::{EntryOutcome, Outcome};
 
@@ -233,16 +233,7 @@ fn path(file: u64) -> Arc<Path> {
 }
 
 fn opened(file: u64) -> FileEvent {
-    let path = path(file);
-    FileEvent::Opened(Opened {
-        key: FileKey(file),
-        path: Arc::clone(&path),
-        origin: path,
-        identity: Identity::default(),
-        start: Position::default(),
-        size: 0,
-        progress: Arc::new(Progress::default()),
-    })
+    FileEvent::Opened(Opened::begun(FileKey(file), path(file)))
 }
 
 /// Returns the `number`th run of `len` bytes of a file.

@@ -19,9 +19,9 @@ use super::Way;
 use super::sample::Sample;
 use crate::config::{Produce, Ship};
 use crate::cost::{Load, Usage, approximate};
-use crate::position::{FileKey, Identity, Mark, Position, Preceding, Run, Span};
+use crate::position::{FileKey, Identity, Preceding, Run, Span};
 use crate::produce::merge::{Merger, Output, RecordLimit};
-use crate::produce::tail::{self, Chunk, FileEvent, Opened, Progress};
+use crate::produce::tail::{self, Chunk, FileEvent, Opened};
 
 /// What arrives within this time arrives at once.
 const READ: Duration = Duration::from_millis(1);
@@ -102,15 +102,7 @@ pub fn replay(flow: &Produce, way: &Way, sample: &Sample, time: Duration, host: 
 fn opened(key: FileKey, path: Arc<Path>) -> tail::Output {
     let identity =
         Identity { device: 0xfd00, inode: u64::MAX, birth: u64::MAX, ..Identity::default() };
-    tail::Output::File(FileEvent::Opened(Opened {
-        key,
-        path: Arc::clone(&path),
-        origin: path,
-        identity,
-        start: Position { offset: 0, mark: Mark::default() },
-        size: 0,
-        progress: Arc::new(Progress::default()),
-    }))
+    tail::Output::File(FileEvent::Opened(Opened { identity, ..Opened::begun(key, path) }))
 }
 
 /// Returns when the byte before `offset` of `length` arrives, where all arrive in `time`.

@@ -104,6 +104,22 @@ pub struct Opened {
     pub progress: Arc<Progress>,
 }
 
+impl Opened {
+    /// Returns a file that is read from its first byte, of whose content nothing is known yet.
+    #[must_use]
+    pub fn begun(key: FileKey, path: Arc<Path>) -> Self {
+        Self {
+            key,
+            path: Arc::clone(&path),
+            origin: path,
+            identity: Identity::default(),
+            start: Position::default(),
+            size: 0,
+            progress: Arc::default(),
+        }
+    }
+}
+
 /// What reading and acknowledgement tell each other about one file.
 #[derive(Debug, Default)]
 pub struct Progress {

@@ -11,8 +11,8 @@ use super::*;
 use crate::config::{
     Compression, Format, Merge, Multiline, OnOversize, PartitionKey, Ship, StartAt, Tail,
 };
-use crate::position::{Identity, Mark, Position, Preceding, Span};
-use crate::produce::tail::{Opened, Progress};
+use crate::position::{Mark, Preceding, Span};
+use crate::produce::tail::Opened;
 use crate::record::kpl;
 use crate::record::split::{By, Splitter};
 
@@ -59,16 +59,8 @@ fn merger(flow: &Produce, limit: usize) -> Merger {
 }
 
 fn opened(file: u64, origin: &str) -> tail::Output {
-    let origin: Arc<Path> = Arc::from(Path::new(origin));
-    tail::Output::File(FileEvent::Opened(Opened {
-        key: FileKey(file),
-        path: Arc::clone(&origin),
-        origin,
-        identity: Identity::default(),
-        start: Position::default(),
-        size: 0,
-        progress: Arc::new(Progress::default()),
-    }))
+    let origin = Arc::from(Path::new(origin));
+    tail::Output::File(FileEvent::Opened(Opened::begun(FileKey(file), origin)))
 }
 
 fn closed(file: u64, end: u64) -> tail::Output {
