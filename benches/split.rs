@@ -28,7 +28,7 @@ use bytes::Bytes;
 use kinetail::config::Config;
 use kinetail::position::{FileKey, Preceding, Span};
 use kinetail::produce::merge::{self, Merger, RecordLimit};
-use kinetail::produce::tail::{Chunk, FileEvent, Opened, Output};
+use kinetail::produce::tail::{Chunk, FileEvent, Newlines, Opened, Output};
 use kinetail::record::split::{By, Splitter};
 use support::generator::realistic;
 
@@ -115,10 +115,12 @@ fn merged(format: &str, compression: &str, logs: &[Bytes]) -> Vec<Bytes> {
             let room = &log[start..log.len().min(start + CHUNK)];
             let end = start + memchr::memrchr(b'\n', room).map_or(room.len(), |place| place + 1);
             let span = Span { file: FileKey(number), start: start as u64, end: end as u64 };
+            let data = log.slice(start..end);
             let chunk = Chunk {
                 span,
                 origin: path(number),
-                data: log.slice(start..end),
+                newlines: Newlines::of(&data),
+                data,
                 preceding: Preceding::default(),
                 starts_line: true,
                 ends_line: true,

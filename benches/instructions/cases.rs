@@ -14,7 +14,7 @@ use kinetail::position::{FileKey, Mark, Preceding, Run, Span};
 use kinetail::produce::acknowledge::Ledger;
 use kinetail::produce::merge::{Merger, RecordLimit};
 use kinetail::produce::ship::Shipper;
-use kinetail::produce::tail::{Chunk, FileEvent, Opened, Output};
+use kinetail::produce::tail::{Chunk, FileEvent, Newlines, Opened, Output};
 use kinetail::record::{Record, json_array, lines};
 use kinetail::stream::{EntryOutcome, Outcome};
 
@@ -87,6 +87,7 @@ fn merged(format: &str, rounds: u32, most: u32) {
             span: Span { file: FileKey(0), start, end: start + len },
             origin: Arc::clone(&origin),
             data: text.clone(),
+            newlines: Newlines::of(&text),
             preceding: Preceding::default(),
             starts_line: true,
             ends_line: true,

@@ -21,7 +21,7 @@ use crate::config::{Produce, Ship};
 use crate::cost::{Load, Usage, approximate};
 use crate::position::{FileKey, Identity, Preceding, Run, Span};
 use crate::produce::merge::{Merger, Output, RecordLimit};
-use crate::produce::tail::{self, Chunk, FileEvent, Opened};
+use crate::produce::tail::{self, Chunk, FileEvent, Newlines, Opened};
 
 /// What arrives within this time arrives at once.
 const READ: Duration = Duration::from_millis(1);
@@ -149,6 +149,7 @@ impl Feed {
         let chunk = Chunk {
             span: Span { file: self.key, start, end },
             origin: Arc::clone(&self.path),
+            newlines: Newlines::of(&data),
             data: data.clone(),
             preceding: self.preceding,
             starts_line: true,

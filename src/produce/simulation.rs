@@ -15,7 +15,7 @@ use fastrand::Rng;
 use super::acknowledge::Ledger;
 use super::merge::{self, Merger, RecordLimit};
 use super::ship::{FlightId, Receipt, Shipper};
-use super::tail::{self, Chunk, FileEvent, Opened, Progress};
+use super::tail::{self, Chunk, FileEvent, Newlines, Opened, Progress};
 use super::*;
 use crate::checkpoint::Commit;
 use crate::config::Config;
@@ -212,6 +212,7 @@ impl World {
         let chunk = Chunk {
             span: Span { file: *key, start, end },
             origin: path_of(*key),
+            newlines: Newlines::of(&data),
             data,
             preceding,
             starts_line: true,

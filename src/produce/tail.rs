@@ -10,6 +10,7 @@ pub mod file;
 mod follow;
 pub mod generations;
 pub mod identity;
+pub mod newlines;
 mod start;
 pub mod status;
 pub mod tailer;
@@ -20,6 +21,7 @@ pub mod weight;
 #[cfg(test)]
 mod tests;
 
+pub use newlines::Newlines;
 pub use status::TailStatus;
 
 use std::path::Path;
@@ -186,6 +188,8 @@ pub struct Chunk {
     /// The bytes, newlines included. The memory is given back to the flow's budget when the last
     /// slice of it is dropped, so slice rather than copy where a slice is most of what is kept.
     pub data: Bytes,
+    /// Where its lines end, so far as it takes to count them.
+    pub newlines: Newlines,
     /// What stands before the chunk in the file.
     pub preceding: Preceding,
     /// Whether the chunk starts at the start of a line. False only within a line that is longer
@@ -200,6 +204,14 @@ pub struct Chunk {
 }
 
 impl Chunk {
+    /// Returns how many lines the bytes `from..to` are, where they end at the end of a line.
+    #[must_use]
+    pub fn lines(&self, from: usize, to: usize) -> usize {
+        let part = self.data.get(from..to).unwrap_or_default();
+        let is_unfinished = !part.is_empty() && !part.ends_with(b"\n");
+        self.newlines.count(&self.data, from, to).saturating_add(usize::from(is_unfinished))
+    }
+
     /// Returns the run that the bytes `from..to` of the chunk are.
     #[must_use]
     pub fn run(&self, from: usize, to: usize, lines: u32) -> Run {

@@ -23,7 +23,7 @@ use super::long_line::{LongLine, Part};
 use super::open::{Open, OpenRecords, note};
 use super::packer::Packer;
 use super::packing::Packing;
-use super::unit::{Beside, Layout, Unit, count, lines};
+use super::unit::{Beside, Layout, Unit, count};
 use super::{Output, RecordLimit};
 use crate::config::{OnOversize, Produce};
 use crate::position::Run;
@@ -122,12 +122,12 @@ impl Records {
         }
         let mut at = from;
         while at < to {
-            let rest = chunk.data.get(at..to).unwrap_or_default();
             let open = self.open.take(key.slot());
             let (bytes, units) = open.as_ref().map_or((0, 0), |open| (open.body.len(), open.units));
             let closed = open.as_ref().is_some_and(|open| !open.body.ends_with(b"\n"));
             let room = if closed { 0 } else { self.room(key).saturating_sub(bytes) };
-            match (whole_lines(rest, room, self.max_units.saturating_sub(units)), open) {
+            match (whole_lines(chunk, (at, to), (room, self.max_units.saturating_sub(units))), open)
+            {
                 (Some((len, units)), open) => {
                     let end = at.saturating_add(len);
                     let run = chunk.run(at, end, count(units));
@@ -443,9 +443,14 @@ fn alone(
     }
 }
 
-/// Returns the length and number of the first whole lines of `rest`, as many as fit into `room`
-/// bytes and are at most `max`; `None` where not one fits. All of `rest` is whole lines.
-pub(super) fn whole_lines(rest: &[u8], room: usize, max: usize) -> Option<(usize, usize)> {
+/// Returns the length and number of the first whole lines of `from..to` in a chunk, as many as fit into
+/// `room` bytes and are at most `max`; `None` where not one fits. All of `from..to` is whole lines.
+pub(super) fn whole_lines(
+    chunk: &Chunk,
+    (from, to): (usize, usize),
+    (room, max): (usize, usize),
+) -> Option<(usize, usize)> {
+    let rest = chunk.data.get(from..to).unwrap_or_default();
     let window = rest.get(..room).unwrap_or(rest);
     let whole = if window.len() == rest.len() {
         window
@@ -457,6 +462,6 @@ pub(super) fn whole_lines(rest: &[u8], room: usize, max: usize) -> Option<(usize
         (max < whole.len()).then(|| memchr_iter(b'\n', whole).nth(max.saturating_sub(1))).flatten();
     match cut {
         Some(newline) => Some((newline.saturating_add(1), max)),
-        None => Some((whole.len(), lines(whole))),
+        None => Some((whole.len(), chunk.lines(from, from.saturating_add(whole.len())))),
     }
 }

@@ -21,10 +21,11 @@ use super::fill::{Records, whole_lines};
 use super::key::Key;
 use super::open::{Open, note};
 use super::packer::{Atom, Packed, Packer, TEXT_MOST, Text};
-use super::unit::{Layout, Unit, count, cut_after, lines, newlines};
+use super::unit::{Layout, Unit, count, cut_after, lines};
 use crate::config::Produce;
 use crate::position::Run;
 use crate::produce::tail::Chunk;
+use crate::produce::tail::newlines::newlines;
 use crate::record::Record;
 
 /// Reads within this part of `max_age` count as one, so that a record's text is of few atoms.
@@ -115,7 +116,8 @@ impl Records {
             let enough =
                 memchr(b'\n', tail).map_or(rest.len(), |newline| want.saturating_add(newline));
             let lines = self.max_units.saturating_sub(open.units);
-            let Some((length, units)) = whole_lines(rest, enough.min(self.most(key)), lines) else {
+            let bounds = (enough.min(self.most(key)), lines);
+            let Some((length, units)) = whole_lines(chunk, (at, to), bounds) else {
                 // The first line is over the limit.
                 self.pack(open, false, out);
                 at = self.push_first(key, chunk, at, to, out);

@@ -12,7 +12,7 @@ use crate::config::{
     Compression, Format, Merge, Multiline, OnOversize, PartitionKey, Ship, StartAt, Tail,
 };
 use crate::position::{Mark, Preceding, Span};
-use crate::produce::tail::Opened;
+use crate::produce::tail::{Newlines, Opened};
 use crate::record::kpl;
 use crate::record::split::{By, Splitter};
 
@@ -88,7 +88,17 @@ fn chunks(file: u64, bytes: &[u8], sizes: &[usize], read_at: Instant) -> Vec<Chu
         let data = Bytes::copy_from_slice(&rest[..len]);
         let next = preceding.after(&data);
         let origin = Arc::clone(&origin);
-        chunks.push(Chunk { span, origin, data, preceding, starts_line, ends_line, read_at });
+        let newlines = Newlines::of(&data);
+        chunks.push(Chunk {
+            span,
+            origin,
+            data,
+            newlines,
+            preceding,
+            starts_line,
+            ends_line,
+            read_at,
+        });
         (from, starts_line, preceding) = (from + len, ends_line, next);
     }
     chunks

@@ -15,12 +15,12 @@ use std::ops::Range;
 use std::time::Instant;
 
 use bytes::Bytes;
-use memchr::memchr_iter;
 
 use super::aggregate::Aggregation;
 use super::open::Open;
 use crate::config::{Format, Merge};
 use crate::position::{Mark, Run, Span};
+use crate::produce::tail::newlines::newlines;
 use crate::record::json_array;
 use crate::record::kpl;
 use crate::record::lines::Delimiter;
@@ -43,11 +43,6 @@ impl Unit<'_> {
     pub(super) fn keep(&self, part: &[u8]) -> Bytes {
         self.backing.map_or_else(|| Bytes::copy_from_slice(part), |backing| backing.slice_ref(part))
     }
-}
-
-/// Returns how many lines end in `bytes` by a newline.
-pub(super) fn newlines(bytes: &[u8]) -> usize {
-    memchr_iter(b'\n', bytes).count()
 }
 
 /// Returns how many lines `bytes` are, where they end at the end of a line.

@@ -19,6 +19,7 @@ use memchr::{memchr, memrchr};
 
 use super::buffer::{BLOCK, Budget, PIECE};
 use super::identity::Trail;
+use super::newlines::Newlines;
 use super::weight::{Owed, Weights};
 use super::{Chunk, Progress};
 use crate::position::{FileKey, Fingerprint, Identity, Mark, Position, Preceding, Span};
@@ -394,6 +395,7 @@ impl TailedFile {
         let chunk = Chunk {
             span: Span { file: self.key, start: self.offset, end },
             origin: Arc::clone(&self.origin),
+            newlines: Newlines::of(&data),
             data,
             preceding: self.preceding,
             starts_line: self.at_line_start,
