@@ -8,6 +8,7 @@ mod coming;
 mod empty;
 pub mod file;
 mod follow;
+mod followed;
 pub mod generations;
 pub mod identity;
 pub mod newlines;

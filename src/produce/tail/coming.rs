@@ -51,7 +51,7 @@ impl Tailer {
 
     /// Returns true where it is decided what the file is, or will be decided without its name.
     fn is_known(&self, place: Place, birth: u64) -> bool {
-        self.places.contains_key(&place)
+        self.files.at(place).is_some()
             || self.ignored.contains(&(place, birth))
             || self.is_undecided(place)
     }
@@ -74,7 +74,7 @@ impl Tailer {
 
     /// Events were lost: of what is deleted by now, nobody will be told.
     pub(super) fn forget_deleted(&mut self) {
-        for file in self.files.values_mut() {
+        for file in self.files.iter_mut() {
             file.told_gone |= file.is_deleted();
         }
     }
@@ -89,13 +89,13 @@ impl Tailer {
             return self.was_moved(gone);
         }
         let known = match gone.claimed {
-            Some(place) => match self.places.get(&place) {
-                Some(key) => Some(*key),
+            Some(place) => match self.files.at(place) {
+                Some(key) => Some(key),
                 // What was opened, and is followed no more, has been read to its end.
                 None if !self.is_undecided(place) => return true,
                 None => None,
             },
-            None => self.key_at(&gone.path),
+            None => self.files.named(&gone.path),
         };
         let directory = directory_of(&gone.path);
         if !deleted.contains_key(directory) {
@@ -107,7 +107,7 @@ impl Tailer {
             return true;
         }
         if let Some(key) = others.remove(at.unwrap_or(0)) {
-            if let Some(file) = self.files.get_mut(&key) {
+            if let Some(file) = self.files.get_mut(key) {
                 file.told_gone = true;
             }
             return true;
@@ -119,17 +119,17 @@ impl Tailer {
     /// The same of a file that was moved where nobody looks: nothing more will be told of it.
     fn was_moved(&mut self, gone: &Gone) -> bool {
         let key = if let Some(place) = gone.claimed {
-            self.places.get(&place).copied()
+            self.files.at(place)
         } else {
             // A scan had opened it before its coming was told, and its path stands for another one now.
-            let mut files = self.files.values().map(|file| &**file);
+            let mut files = self.files.iter();
             let is_it = |file: &&TailedFile| {
                 let is_free = file.name == Name::Lost && !file.told_gone;
                 is_free && file.origin == gone.origin && !self.unopened.is_claimed(file.place())
             };
             files.find(is_it).map(|file| file.key)
         };
-        let file = key.and_then(|key| self.files.get_mut(&key));
+        let file = key.and_then(|key| self.files.get_mut(key));
         let was_known = file.is_some_and(|file| !std::mem::replace(&mut file.told_gone, true));
         was_known || !gone.came
     }
@@ -138,7 +138,7 @@ impl Tailer {
     /// whose deletion was told: first those that no look has taken for one that came.
     fn deleted_in(&self, directory: &Path) -> VecDeque<FileKey> {
         let untold = || {
-            let all = self.files.values().map(|file| &**file);
+            let all = self.files.iter();
             all.filter(|file| !file.told_gone && directory_of(&file.path) == directory)
         };
         let closed = untold().filter(|file| file.handle.is_none()).map(TailedFile::place).collect();

@@ -148,7 +148,7 @@ impl Tailer {
 
     /// Whatever else was known under a path has lost it: the file in `place` stands there.
     pub(super) fn yield_path(&mut self, path: &Path, place: Place, now: Instant) {
-        let other = self.key_at(path).and_then(|key| self.files.get(&key));
+        let other = self.files.named(path).and_then(|key| self.files.get(key));
         if let Some(key) = other.filter(|other| other.place() != place).map(|other| other.key) {
             self.lose_name(key, now);
         }

@@ -27,7 +27,7 @@ impl Tailer {
     pub(super) fn follow(&mut self, found: Found, now: Instant) {
         self.looked_at = self.looked_at.saturating_add(1);
         let place = found.facts.place();
-        let key = self.places.get(&place).copied();
+        let key = self.files.at(place);
         if let Some(key) = key.filter(|key| self.has_name(*key, &found.path)) {
             return self.see_again(key, &found, now);
         }
@@ -59,7 +59,7 @@ impl Tailer {
 
     /// Returns true where the path is the one that the file has: then no other file has it.
     fn has_name(&self, key: FileKey, path: &Path) -> bool {
-        let file = self.files.get(&key);
+        let file = self.files.get(key);
         file.is_some_and(|file| {
             file.name != Name::Lost && file.path.as_os_str() == path.as_os_str()
         })
@@ -83,7 +83,7 @@ impl Tailer {
 
     /// A followed inode was found under a path: its own, a new one, or a second one.
     fn see_again(&mut self, key: FileKey, found: &Found, now: Instant) {
-        let Some(file) = self.files.get_mut(&key) else { return };
+        let Some(file) = self.files.get_mut(key) else { return };
         let (born, known) = (found.facts.birth, file.identity.birth);
         if file.handle.is_none() && born != known && born != 0 && known != 0 {
             // The inode was used again while no descriptor kept it.
@@ -100,7 +100,7 @@ impl Tailer {
         } else if file.name == Name::Lost && self.patterns.matches(&found.path) {
             self.name(key, found, now);
         }
-        let Some(file) = self.files.get_mut(&key) else { return };
+        let Some(file) = self.files.get_mut(key) else { return };
         if file.path.as_os_str() == found.path.as_os_str() {
             file.look = self.look;
         }
@@ -122,10 +122,8 @@ impl Tailer {
 
     fn rename(&mut self, key: FileKey, found: &Found, now: Instant) {
         let is_covered = self.patterns.matches(&found.path);
-        let Some(file) = self.files.get_mut(&key) else { return };
-        if self.paths.get(&file.path) == Some(&key) {
-            self.paths.remove(&file.path);
-        }
+        self.files.unname(key);
+        let Some(file) = self.files.get_mut(key) else { return };
         file.path = Arc::from(found.path.as_path());
         let path = Arc::clone(&file.path);
         self.outbox.push_back(Output::File(FileEvent::Moved { key, path }));
@@ -138,29 +136,27 @@ impl Tailer {
 
     /// The file stands under its path, and whatever stood there before does not.
     fn name(&mut self, key: FileKey, found: &Found, now: Instant) {
-        if let Some(other) = self.key_at(&found.path).filter(|other| *other != key) {
+        if let Some(other) = self.files.named(&found.path).filter(|other| *other != key) {
             self.lose_name(other, now);
         }
-        let Some(file) = self.files.get_mut(&key) else { return };
+        let Some(file) = self.files.get_mut(key) else { return };
         file.progress.set_rotated(false);
-        self.paths.insert(Arc::clone(&file.path), key);
+        self.files.name(key);
         self.set_name(key, Name::found(found.linked));
     }
 
     /// A path that was seen before stands for no file now.
     pub(super) fn observe_gone(&mut self, path: &Path, now: Instant) {
         self.empties.lose_name(path, now);
-        if let Some(key) = self.key_at(path) {
+        if let Some(key) = self.files.named(path) {
             self.lose_name(key, now);
         }
     }
 
     /// No pattern finds the file any more: what is left is read from its descriptor.
     pub(super) fn lose_name(&mut self, key: FileKey, now: Instant) {
-        let Some(file) = self.files.get_mut(&key) else { return };
-        if self.paths.get(&file.path) == Some(&key) {
-            self.paths.remove(&file.path);
-        }
+        self.files.unname(key);
+        let Some(file) = self.files.get_mut(key) else { return };
         if file.name != Name::Lost {
             file.progress.set_rotated(true);
             file.changed_at = now;
@@ -236,11 +232,11 @@ impl Tailer {
                     || !is_as_read(file)
             }
         };
-        self.files.values().map(|file| &**file).find(may_be).map(|file| file.key)
+        self.files.iter().find(may_be).map(|file| file.key)
     }
 
     fn is_open(&self, place: Place) -> bool {
-        self.places.contains_key(&place) || self.empties.contains(place)
+        self.files.at(place).is_some() || self.empties.contains(place)
     }
 
     /// Follows a file that is not known.
@@ -301,14 +297,15 @@ impl Tailer {
         file.look = self.look;
         file.set_prefix(&candidate.head);
         file.until = self.once.then_some(candidate.facts.size);
-        self.places.insert(candidate.facts.place(), key);
         if candidate.named {
             self.yield_path(&path, candidate.facts.place(), now);
-            self.paths.insert(Arc::clone(&path), key);
         }
         self.announce(&file);
         let has_unread = file.has_unread();
-        self.files.insert(key, Box::new(file));
+        self.files.insert(file);
+        if candidate.named {
+            self.files.name(key);
+        }
         self.set_name(key, Name::found(candidate.linked));
         if !candidate.named || !self.patterns.matches(&path) {
             self.lose_name(key, now);
@@ -320,7 +317,7 @@ impl Tailer {
         }
         self.opened_one();
         let is_beyond = self.named_open() > self.flow.tail.open_files || !self.has_descriptor();
-        if is_beyond && let Some(file) = self.files.get_mut(&key) {
+        if is_beyond && let Some(file) = self.files.get_mut(key) {
             // Every descriptor is needed for something that waits to be read: this one waits without.
             file.handle = None;
             self.open = self.open.saturating_sub(1);
@@ -339,8 +336,8 @@ impl Tailer {
             let waited = now.saturating_duration_since(since) >= self.flow.tail.scan_interval;
             // Compared before it is known whether the original is whole: a truncation in between must
             // not make its copy look like another file.
-            let differs = self.files.get(&original).is_some_and(|file| differs(&candidate, file));
-            match self.files.get(&original) {
+            let differs = self.files.get(original).is_some_and(|file| differs(&candidate, file));
+            match self.files.get(original) {
                 None => self.consider(candidate, now),
                 Some(file) if !is_as_read(file) => {
                     // It was truncated: its next turn ends it.
@@ -356,7 +353,7 @@ impl Tailer {
     /// A file without a name and without a descriptor: it may stand in its directory under another
     /// name. Renames go on meanwhile, so it is gone only once it was not found for a while.
     pub(super) fn find_elsewhere(&mut self, key: FileKey, now: Instant) {
-        let Some(file) = self.files.get(&key) else { return };
+        let Some(file) = self.files.get(key) else { return };
         let place = Place::of(&file.identity);
         let (size, path, since) = (file.size, Arc::clone(&file.path), file.changed_at);
         let found = names_of(directory_of(&path), &HashSet::from([place])).and_then(|names| {
@@ -377,7 +374,7 @@ impl Tailer {
     }
 
     fn found_elsewhere(&mut self, key: FileKey, candidate: Candidate, now: Instant) {
-        let Some(file) = self.files.get_mut(&key) else { return };
+        let Some(file) = self.files.get_mut(key) else { return };
         let (born, known) = (candidate.facts.birth, file.identity.birth);
         if born != known && born != 0 && known != 0 {
             // The inode was used again.
@@ -394,7 +391,7 @@ impl Tailer {
     /// A file without a name has been quiet for long enough: its last line is taken as it stands, and
     /// the generation ends.
     pub(super) fn finish(&mut self, key: FileKey, now: Instant) {
-        let Some(file) = self.files.get_mut(&key) else { return };
+        let Some(file) = self.files.get_mut(key) else { return };
         let size = file.size;
         if file.offset >= size {
             return self.end(key, size, FINISHED, now);

@@ -35,7 +35,7 @@ impl Tailer {
         }
         self.phase = Phase::Started;
         for path in std::mem::take(&mut self.deferred) {
-            if !self.paths.contains_key(&path) {
+            if self.files.named(&path).is_none() {
                 self.observe_at_start(&path, now);
             }
         }

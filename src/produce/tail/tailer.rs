@@ -9,7 +9,7 @@
 //!  file system ──────────────▶ files, ready ──────────────────▶ outbox ──────────────────────────────▶ merge
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use crossbeam_channel::{Sender, TrySendError};
 use super::buffer::Budget;
 use super::empty::Empties;
 use super::file::{Name, TailedFile};
+use super::followed::Followed;
 use super::generations::{Candidate, Ended, Generations};
 use super::identity::Known;
 use super::turns::PATIENCE;
@@ -110,10 +111,7 @@ pub struct Tailer {
     pub(super) once: bool,
     /// How far the start is.
     pub(super) phase: Phase,
-    /// Boxed: a table has up to twice the room that is used, and three times while it grows.
-    pub(super) files: HashMap<FileKey, Box<TailedFile>>,
-    pub(super) places: HashMap<Place, FileKey>,
-    pub(super) paths: HashMap<Arc<Path>, FileKey>,
+    pub(super) files: Followed,
     /// Those of the files that have lost their name, and when.
     pub(super) nameless: BTreeMap<FileKey, Instant>,
     /// Those that are found through a symbolic link.
@@ -169,9 +167,7 @@ impl Tailer {
             empties: Empties::default(),
             once,
             phase: if first_ever { Phase::FirstEver } else { Phase::Starting },
-            files: HashMap::new(),
-            places: HashMap::new(),
-            paths: HashMap::new(),
+            files: Followed::default(),
             nameless: BTreeMap::new(),
             linked: BTreeSet::new(),
             owing: HashSet::new(),
@@ -307,7 +303,7 @@ impl Tailer {
             }
         }
         for (path, _) in data {
-            match self.paths.get(path.as_path()).copied() {
+            match self.files.named(&path) {
                 Some(key) => self.enqueue(key),
                 None => self.observe(&path, now),
             }
@@ -355,7 +351,7 @@ impl Tailer {
     /// left that are in no queue: an error has taken them out.
     fn look_after_others(&mut self, now: Instant) {
         let (mut missing, mut left) = (Vec::new(), Vec::new());
-        for file in self.files.values() {
+        for file in self.files.iter() {
             if file.name != Name::Lost && file.look != self.look {
                 missing.push(Arc::clone(&file.path));
             }
@@ -382,11 +378,12 @@ impl Tailer {
         self.keep_empties(now);
         if self.polls && now >= self.next_poll && !self.once {
             self.next_poll = now + self.flow.tail.poll_interval;
+            let path_of = |file: &TailedFile| Arc::clone(&file.path);
             let polled: Vec<Arc<Path>> = if self.watch.degraded().is_some() {
-                self.paths.keys().cloned().collect()
+                self.files.all_named().map(path_of).collect()
             } else {
-                let linked = self.linked.iter().filter_map(|key| self.files.get(key));
-                linked.map(|file| Arc::clone(&file.path)).collect()
+                let linked = self.linked.iter().filter_map(|key| self.files.get(*key));
+                linked.map(path_of).collect()
             };
             for path in polled {
                 self.observe(&path, now);
@@ -400,7 +397,7 @@ impl Tailer {
         let crowded = rotated.len() > self.flow.tail.open_files;
         let (mut searches, mut deleted_files) = (SEARCHES, Vec::new());
         for (key, since) in rotated {
-            let Some(file) = self.files.get_mut(&key) else { continue };
+            let Some(file) = self.files.get_mut(key) else { continue };
             let Some(handle) = &file.handle else {
                 if searches > 0 && self.has_descriptor() {
                     searches -= 1;
@@ -481,7 +478,7 @@ impl Tailer {
 
     /// Notes how a file is found from now on.
     pub(super) fn set_name(&mut self, key: FileKey, name: Name) {
-        let Some(file) = self.files.get_mut(&key) else { return };
+        let Some(file) = self.files.get_mut(key) else { return };
         file.name = name;
         self.nameless.remove(&key);
         self.linked.remove(&key);
@@ -500,18 +497,11 @@ impl Tailer {
         reason: &'static str,
         now: Instant,
     ) {
-        let Some(mut file) = self.files.remove(&key).map(|file| *file) else { return };
+        let Some(mut file) = self.files.remove(key) else { return };
         file.forget_owed(&self.around.budget);
         self.owing.remove(&key);
         self.nameless.remove(&key);
         self.linked.remove(&key);
-        let place = Place::of(&file.identity);
-        if self.places.get(&place) == Some(&key) {
-            self.places.remove(&place);
-        }
-        if self.paths.get(&file.path) == Some(&key) {
-            self.paths.remove(&file.path);
-        }
         if file.handle.is_some() {
             self.open = self.open.saturating_sub(1);
         }
@@ -560,7 +550,7 @@ impl Tailer {
     /// file that was rotated can be read by its descriptor only.
     pub(super) fn named_open(&self) -> usize {
         let is_open =
-            |key: &&FileKey| self.files.get(key).is_some_and(|file| file.handle.is_some());
+            |key: &&FileKey| self.files.get(**key).is_some_and(|file| file.handle.is_some());
         self.open.saturating_sub(self.nameless.keys().filter(is_open).count())
     }
 
@@ -568,11 +558,6 @@ impl Tailer {
     pub(super) fn has_descriptor(&self) -> bool {
         let all = self.open.saturating_add(self.empties.len());
         all < self.around.descriptors.max(self.flow.tail.open_files)
-    }
-
-    /// Returns the path's key, where it is followed.
-    pub(super) fn key_at(&self, path: &Path) -> Option<FileKey> {
-        self.paths.get(path).copied()
     }
 
     /// Looks at a path again.

@@ -33,7 +33,7 @@ impl Tailer {
         if !self.around.budget.is_ample() {
             let (files, budget) = (&mut self.files, &self.around.budget);
             self.owing
-                .retain(|key| files.get_mut(key).is_some_and(|file| file.settle_owed(budget)));
+                .retain(|key| files.get_mut(*key).is_some_and(|file| file.settle_owed(budget)));
         }
         let turns = TURNS.max(std::mem::take(&mut self.looked_at) / LOOKS_A_TURN);
         for _ in 0..turns {
@@ -57,7 +57,7 @@ impl Tailer {
         if !self.make_open(key, now) {
             return true;
         }
-        let Some(file) = self.files.get_mut(&key) else { return true };
+        let Some(file) = self.files.get_mut(key) else { return true };
         let bounds = (self.around.limit.get(), self.once);
         match file.turn(&self.around.budget, (portion, &self.weights), bounds, now) {
             Ok(Turn::Chunk(chunk, more)) => {
@@ -90,11 +90,11 @@ impl Tailer {
         } else if now < *self.short_since.get_or_insert(now) + PATIENCE {
             return None;
         }
+        let files = self.files.named_len();
         for _ in 0..self.ready.len() {
             let key = self.ready.pop_front()?;
-            let Some(file) = self.files.get_mut(&key) else { continue };
+            let Some(file) = self.files.get_mut(key) else { continue };
             let (unsettled, searched) = (file.unsettled(), file.searched());
-            let files = self.paths.len();
             if let Some(portion) = self.around.budget.portion(unsettled, searched, files) {
                 file.queued = false;
                 return Some((key, portion));
@@ -106,7 +106,7 @@ impl Tailer {
 
     /// Puts a file into the queue of those to read.
     pub(super) fn enqueue(&mut self, key: FileKey) {
-        if let Some(file) = self.files.get_mut(&key)
+        if let Some(file) = self.files.get_mut(key)
             && !file.queued
         {
             file.queued = true;
@@ -127,14 +127,14 @@ impl Tailer {
 
     /// Makes sure that the file is open; false where it cannot be now.
     fn make_open(&mut self, key: FileKey, now: Instant) -> bool {
-        let Some(file) = self.files.get(&key) else { return false };
+        let Some(file) = self.files.get(key) else { return false };
         if file.handle.is_some() {
             return true;
         }
         let path = Arc::clone(&file.path);
         let linked = file.name == Name::Linked;
         match Candidate::open(&path, linked) {
-            Ok(candidate) if Some(&key) == self.places.get(&candidate.facts.place()) => {
+            Ok(candidate) if Some(key) == self.files.at(candidate.facts.place()) => {
                 self.reopen(key, candidate, now)
             }
             // Another file stands there now, or none.
@@ -154,7 +154,7 @@ impl Tailer {
     }
 
     fn reopen(&mut self, key: FileKey, candidate: Candidate, now: Instant) -> bool {
-        let Some(file) = self.files.get_mut(&key) else { return false };
+        let Some(file) = self.files.get_mut(key) else { return false };
         let (born, known) = (candidate.facts.birth, file.identity.birth);
         if born != known && born != 0 && known != 0 {
             // The inode was used again.
@@ -176,7 +176,7 @@ impl Tailer {
         {}
         while self.named_open() > self.flow.tail.open_files {
             let Some(key) = self.idle.pop_front() else { break };
-            if let Some(file) = self.files.get_mut(&key)
+            if let Some(file) = self.files.get_mut(key)
                 && file.name != Name::Lost
                 && !file.queued
                 && !file.has_unread()
@@ -191,7 +191,7 @@ impl Tailer {
 
     /// A short file's fingerprint grows with it.
     fn refresh_fingerprint(&mut self, key: FileKey) {
-        let Some(file) = self.files.get_mut(&key) else { return };
+        let Some(file) = self.files.get_mut(key) else { return };
         if usize::from(file.identity.fingerprint.len) >= Fingerprint::WIDTH {
             return;
         }
@@ -206,7 +206,7 @@ impl Tailer {
 
     /// A file cannot be read: told, and tried again at the next scan.
     fn trouble(&mut self, key: FileKey, error: &io::Error) {
-        if let Some(file) = self.files.get(&key) {
+        if let Some(file) = self.files.get(key) {
             self.around.status.trouble(&file.path, error);
         }
     }
