@@ -17,7 +17,7 @@ RATIO = 1.15
 def run(bench):
     options = bench.options
     files = logs.generate(bench.tools, bench.logs(), options.files or 20,
-                          (options.size or 400) * 1_000_000)
+                          (options.size or 1_000) * 1_000_000)
     size = sum(file.stat().st_size for file in files)
     for scheme in ("http", "https"):
         with bench.endpoint(tls=scheme == "https") as endpoint:
