@@ -343,6 +343,8 @@ pub struct Consume {
     pub start_at: ConsumeStart,
     /// Who decides which shards this agent reads.
     pub coordinate: Coordinate,
+    /// The enhanced fan-out consumer that records are pushed to; they are asked for where `None`.
+    pub fan_out: Option<String>,
     /// When an appended file makes room for the next.
     pub rotate: Rotate,
     /// Bounds of writing.

@@ -12,6 +12,7 @@
 
 mod conduct;
 pub mod coordinate;
+mod fan_out;
 pub mod leases;
 pub mod path;
 pub mod received;
@@ -21,6 +22,7 @@ pub mod sink;
 pub mod source;
 pub mod split;
 pub mod status;
+pub mod subscription;
 mod writing;
 
 use std::io;
@@ -39,7 +41,7 @@ use self::status::Shared;
 use self::writing::Writing;
 use crate::checkpoint::{Commit, ConsumerCommit, ConsumerRows, Writer};
 use crate::config::{Consume, ConsumeStart};
-use crate::stream::read::{Place, Readable};
+use crate::stream::read::{Place, Subscribable};
 
 /// Batches between reading and writing.
 const BATCHES: usize = 64;
@@ -104,7 +106,7 @@ impl Flow {
     ///
     /// # Errors
     /// A directory that cannot be written, or a thread that cannot be started.
-    pub async fn start<R: Readable, C: Coordinator>(
+    pub async fn start<R: Subscribable, C: Coordinator>(
         mut start: Start<R>,
         mut coordinator: C,
     ) -> Result<Self, StartError> {

@@ -43,6 +43,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kinetail::record::compression::Algorithm;
 use producer_suite::{Reader, Target};
+use resharding::Reading;
 use support::agent::Home;
 
 /// For whatever should take seconds.
@@ -167,7 +168,12 @@ fn consumers_share_a_table_of_dynalite() {
     let number = |name: &str| std::env::var(name).ok().map(|digits| digits.parse().unwrap());
     let seed = number("KINETAIL_SHARING_SEED").unwrap_or(82);
     let time = Duration::from_secs(number("KINETAIL_SHARING_SECONDS").unwrap_or(0));
-    let place = sharing::Place { kinesis: &target.url, dynamodb: &dynamodb, table: "leases" };
+    let place = sharing::Place {
+        kinesis: &target.url,
+        dynamodb: &dynamodb,
+        table: "leases",
+        fan_out: "null",
+    };
     drop(sharing::share(&place, seed, time, 3));
 }
 
@@ -178,7 +184,17 @@ fn across_splits_and_merges_of_kinesis_local_each_file_is_its_log() {
     let target = target("KINETAIL_KINESIS_LOCAL", "");
     drop(Reader::create_of(&target, "resharded", 2));
     // Two, split to four, merged to two, and both again.
-    assert_eq!(resharding::reshard(&target.url, 83), 2 + 4 + 2 + 4 + 2);
+    let shards = resharding::reshard(&target.url, 83, Reading::Polled);
+    assert_eq!(shards, 2 + 4 + 2 + 4 + 2);
+}
+
+/// The same with records that kinesis-local pushes: over TLS, and so over HTTP/2.
+#[test]
+fn what_kinesis_local_pushes_across_splits_and_merges_is_each_log() {
+    let target = target("KINETAIL_KINESIS_LOCAL", "");
+    drop(Reader::create_of(&target, "resharded-pushed", 2));
+    let shards = resharding::reshard(&target.url, 86, Reading::Pushed);
+    assert_eq!(shards, 2 + 4 + 2 + 4 + 2);
 }
 
 /// 10 MiB of mixed logs through kinesis-local and back are the same bytes.

@@ -49,14 +49,31 @@ consume:
     directory: {out}
     path: '{file}'
     read: { poll_interval: 200 ms, backoff_max: 500 ms }
+    fan_out: {fan_out}
 ";
 
+/// How the consumers read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// They ask.
+    Polled,
+    /// Records are pushed to them, each a consumer of the stream of its own.
+    Pushed,
+}
+
+impl Reading {
+    /// Returns the configuration of a consumer.
+    fn configured(self, name: &str) -> String {
+        CONSUME.replace("{fan_out}", if self == Self::Pushed { name } else { "null" })
+    }
+}
+
 /// Runs it all on the stream `resharded`, of two shards, at `url`. Returns how many shards there were.
-pub fn reshard(url: &str, seed: u64) -> usize {
+pub fn reshard(url: &str, seed: u64, reading: Reading) -> usize {
     eprintln!("seed {seed}");
     let oracle = Oracle::new(seed, Shape::Plain);
     let mut draws = fastrand::Rng::with_seed(seed);
-    let (source, early) = (Home::new(url, PRODUCE), Home::new(url, CONSUME));
+    let (source, early) = (Home::new(url, PRODUCE), Home::new(url, &reading.configured("early")));
     let writers: Vec<LogWriter> = (0..LOGS)
         .map(|n| source.logs().join(format!("{n}.log")))
         .map(|path| LogWriter::start(&path, oracle.minter(), Pace::rate(100)))
@@ -78,7 +95,7 @@ pub fn reshard(url: &str, seed: u64) -> usize {
     for writer in writers {
         drop(writer.stop());
     }
-    let late = Home::new(url, CONSUME);
+    let late = Home::new(url, &reading.configured("late"));
     let latecomer = late.start();
     for home in [&early, &late] {
         whole(home, &source);

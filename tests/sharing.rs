@@ -47,6 +47,8 @@ pub struct Place<'a> {
     pub dynamodb: &'a str,
     /// The name of the table, which is made.
     pub table: &'a str,
+    /// The consumer that the stream pushes to; `null` where it is asked.
+    pub fan_out: &'a str,
 }
 
 /// What happened, for whoever wants figures.
@@ -88,6 +90,7 @@ produce:
 /// Returns the configuration of a consumer; only one makes the table.
 fn consume(place: &Place<'_>) -> String {
     let (table, dynamodb, failover) = (place.table, place.dynamodb, FAILOVER.as_secs());
+    let fan_out = place.fan_out;
     format!(
         "state_dir: {{state}}
 aws: {{ endpoint_url: '{{endpoint}}', region: us-east-1 }}
@@ -102,6 +105,7 @@ consume:
       failover: {failover} s
       endpoint_url: '{dynamodb}'
     read: {{ poll_interval: 200 ms, backoff_max: 500 ms }}
+    fan_out: {fan_out}
 "
     )
 }

@@ -71,6 +71,9 @@ fn write_consumer(out: &mut String, flow: &Consume) -> fmt::Result {
             writeln!(out, "            endpoint {url}")?;
         }
     }
+    if let Some(consumer) = &flow.fan_out {
+        writeln!(out, "  fan-out   by the consumer {consumer}, registered if it is not there")?;
+    }
     if flow.layout == Layout::Append {
         writeln!(out, "  rotation  {}", rotation(&flow.rotate))?;
     }
@@ -81,13 +84,12 @@ fn write_consumer(out: &mut String, flow: &Consume) -> fmt::Result {
         thousands(flow.write.max_files),
     )?;
     let read = &flow.read;
-    writeln!(
-        out,
-        "  reading   up to {} in memory; asks every {}; {} to answer",
-        shown(read.buffer),
-        Period(read.poll_interval),
-        Period(read.timeout),
-    )
+    let asks = match flow.fan_out {
+        Some(_) => String::new(),
+        None => format!("asks every {}; ", Period(read.poll_interval)),
+    };
+    let (buffer, timeout) = (shown(read.buffer), Period(read.timeout));
+    writeln!(out, "  reading   up to {buffer} in memory; {asks}{timeout} to answer")
 }
 
 fn split(by: &By) -> String {

@@ -111,6 +111,9 @@ pub const ROTATE_AGE: RangeInclusive<Duration> =
 /// Files that a consumer makes.
 pub const MAX_FILES: RangeInclusive<usize> = 1..=10_000_000;
 
+/// Characters of a consumer's name (`ConsumerName` in the Kinesis API).
+pub const CONSUMER_CHARS: RangeInclusive<usize> = 1..=128;
+
 /// Characters of a table's name (`TableName` in the DynamoDB API).
 pub const TABLE_CHARS: RangeInclusive<usize> = 3..=255;
 

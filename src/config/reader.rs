@@ -129,8 +129,6 @@ fn tell_unknown(name: &str, at: At, schema: &Schema, mistakes: &mut Mistakes) {
     if hint::is_credential(name) {
         let message = format!("credentials do not belong in this file: {}", quote(name));
         mistakes.tell(at, message, hint::CREDENTIALS_HINT);
-    } else if schema.absent.contains(&name) {
-        mistakes.tell(at, format!("`{name}` is not supported by this version"), "remove it");
     } else {
         let message = format!("unknown key {} in {}", quote(name), schema.name);
         mistakes.tell(at, message, hint::unknown_key(name, schema));

@@ -163,6 +163,7 @@ fn compare_consumers(
     names.extend(produced.map(|(name, at)| (&**name, *at)));
     let mut directories: Vec<(&Path, At)> = Vec::new();
     let mut tables: BTreeMap<&str, At> = BTreeMap::new();
+    let mut subscribers: BTreeMap<(&str, &str), At> = BTreeMap::new();
     for consumer in consumers {
         if let Some((name, at)) = &consumer.name
             && let Some(first) = names.insert(name, *at)
@@ -182,6 +183,14 @@ fn compare_consumers(
                 message,
                 "leases go by the shard: each flow needs a table of its own",
             );
+        }
+        if let Some((name, at)) = &consumer.fan_out
+            && let Some((stream, _)) = &consumer.stream
+            && let Some(first) = subscribers.insert((stream, name), *at)
+        {
+            let message = format!("the consumer {} is taken, first at {first}", quote(name));
+            let hint = "each would end the subscriptions of the other: give it another name";
+            mistakes.tell(*at, message, hint);
         }
         let Some((directory, at)) = &consumer.directory else { continue };
         if let Some(state) = state_dir

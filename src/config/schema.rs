@@ -10,12 +10,10 @@ pub(super) struct Schema {
     pub(super) name: &'static str,
     /// The keys it knows.
     pub(super) keys: &'static [&'static str],
-    /// Keys with a meaning that this version does not have.
-    pub(super) absent: &'static [&'static str],
 }
 
 const fn schema(name: &'static str, keys: &'static [&'static str]) -> Schema {
-    Schema { name, keys, absent: &[] }
+    Schema { name, keys }
 }
 
 pub(super) static TOP: Schema = Schema {
@@ -30,7 +28,6 @@ pub(super) static TOP: Schema = Schema {
         "checkpoint_interval",
         "drain_deadline",
     ],
-    absent: &[],
 };
 
 pub(super) static AWS: Schema =
@@ -112,11 +109,11 @@ pub(super) static CONSUME: Schema = Schema {
         "split",
         "start_at",
         "coordinate",
+        "fan_out",
         "rotate",
         "write",
         "read",
     ],
-    absent: &["fan_out"],
 };
 
 pub(super) static COORDINATE: Schema =

@@ -1,7 +1,8 @@
 //! Conducting: one task that knows the shards, asks the coordinator, and starts and stops readers.
 //!
 //! Invariant: the coordinator is called by this task alone; a shard counts as finished once its last
-//! record is committed, and is given back once all that was read of it is.
+//! record is committed, and is given back once all that was read of it is. Of what is pushed, no shard
+//! holds more than an event beside the memory of the flow.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,13 +15,15 @@ use tokio::time::{self, MissedTickBehavior};
 
 use super::Start;
 use super::coordinate::{Coordinator, Grant};
+use super::fan_out::{Consumer, Subscribed};
 use super::records::{Pace, Reader};
 use super::shards::{Shards, Stage};
 use super::source::{News, Polling, Source};
 use super::status::Shared;
+use super::subscription::Subscriber;
 use super::writing::{Done, Item, Order};
 use crate::position::{Progress, ShardId};
-use crate::stream::read::{Place, ReadError, Readable, Shard};
+use crate::stream::read::{Place, ReadError, Readable, Shard, Subscribable};
 
 /// How often shards are listed: children are told of by the last reply of their parents, so this is
 /// for what was missed.
@@ -56,10 +59,12 @@ pub(super) struct Conductor<R, C> {
     shards: Shards,
     place: Place,
     pace: Pace,
+    /// Whom the shards are pushed to; they are asked where there is none.
+    consumer: Option<Arc<Consumer>>,
     progress: BTreeMap<ShardId, Progress>,
     /// Where granted shards begin that do not begin where the flow starts.
     begins: BTreeMap<ShardId, Place>,
-    memory: Arc<Semaphore>,
+    memory: Memory,
     orders: mpsc::Sender<Order>,
     readers: BTreeMap<ShardId, watch::Sender<bool>>,
     reading: JoinSet<()>,
@@ -73,7 +78,7 @@ pub(super) struct Conductor<R, C> {
     relist: Arc<Notify>,
 }
 
-impl<R: Readable, C: Coordinator> Conductor<R, C> {
+impl<R: Subscribable, C: Coordinator> Conductor<R, C> {
     pub(super) fn new(
         start: Start<R>,
         coordinator: C,
@@ -101,9 +106,10 @@ impl<R: Readable, C: Coordinator> Conductor<R, C> {
             shards,
             place,
             pace: Pace { poll: read.poll_interval, backoff_max: read.backoff_max },
+            consumer: start.flow.fan_out.clone().map(|name| Arc::new(Consumer::new(name))),
             progress,
             begins: BTreeMap::new(),
-            memory: Arc::new(Semaphore::new(read.buffer / MEMORY_UNIT)),
+            memory: Memory::new(read.buffer),
             orders,
             readers: BTreeMap::new(),
             reading: JoinSet::new(),
@@ -264,22 +270,29 @@ impl<R: Readable, C: Coordinator> Conductor<R, C> {
 
     fn start_readers(&mut self, told: &mpsc::Sender<Told>) {
         for shard in self.shards.start() {
-            let now = Instant::now();
+            let (now, rng) = (Instant::now(), Rng::new());
             let progress = self.progress.get(&shard);
             let place = self.begins.get(&shard).unwrap_or(&self.place).clone();
-            let reader = Reader::new(place, progress, self.pace, now, Rng::new());
-            let source = Polling::new(Arc::clone(&self.stream), shard.clone(), reader);
             let (halt, halted) = watch::channel(false);
             let reading = Reading {
                 shard: shard.clone(),
                 shared: Arc::clone(&self.shared),
-                memory: Arc::clone(&self.memory),
+                memory: self.memory.clone(),
                 orders: self.orders.clone(),
                 told: told.clone(),
                 expected: EXPECTED.0,
             };
             tracing::info!(flow = self.shared.name(), %shard, "reading a shard");
-            self.reading.spawn(reading.run(source, halted));
+            let (stream, id) = (Arc::clone(&self.stream), shard.clone());
+            if let Some(consumer) = &self.consumer {
+                let longest = self.pace.backoff_max;
+                let subscriber = Subscriber::new(place, progress, longest, now, rng);
+                let source = Subscribed::new(stream, Arc::clone(consumer), id, subscriber);
+                self.reading.spawn(reading.run(source, halted));
+            } else {
+                let reader = Reader::new(place, progress, self.pace, now, rng);
+                self.reading.spawn(reading.run(Polling::new(stream, id, reader), halted));
+            }
             self.readers.insert(shard, halt);
         }
     }
@@ -310,7 +323,7 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 struct Reading {
     shard: ShardId,
     shared: Arc<Shared>,
-    memory: Arc<Semaphore>,
+    memory: Memory,
     orders: mpsc::Sender<Order>,
     told: mpsc::Sender<Told>,
     expected: usize,
@@ -320,6 +333,8 @@ impl Reading {
     async fn run<S: Source>(mut self, mut source: S, mut halted: watch::Receiver<bool>) {
         tokio::select! {
             () = stopped(&mut halted) => {
+                // A subscription ends with it.
+                drop(source);
                 // Behind all that was read of it: once that is committed, it is given back.
                 let _ = self.orders.send(Order::Release(self.shard.clone())).await;
             }
@@ -330,36 +345,59 @@ impl Reading {
 
     async fn read<S: Source>(&mut self, source: &mut S) {
         loop {
-            let memory = self.reserve().await;
-            let asked = Instant::now();
+            let reserved = if S::PUSHED {
+                // Who waits for what is pushed holds nothing meanwhile: it may take long.
+                drop(self.memory.take(MEMORY_UNIT).await);
+                None
+            } else {
+                self.memory.take(self.expected).await
+            };
             match source.next().await {
                 None => return,
                 Some(News::Failed(error, _)) => self.shared.read_failed(&self.shard, &error),
-                Some(News::Batch(batch)) => {
+                Some(News::Batch(batch, tip)) => {
                     self.shared.read(&self.shard, batch.behind);
-                    let is_at_tip = batch.is_at_tip();
                     let bytes = usize::try_from(batch.bytes()).unwrap_or(usize::MAX);
                     self.expected = bytes.saturating_mul(2).clamp(EXPECTED.0, EXPECTED.1);
                     if !batch.records.is_empty() || batch.end.is_some() {
-                        let shard = self.shard.clone();
-                        let item = Item { shard, batch, _memory: fit(memory, bytes) };
+                        let memory = if S::PUSHED {
+                            self.memory.take(bytes).await
+                        } else {
+                            fit(reserved, bytes)
+                        };
+                        let item = Item { shard: self.shard.clone(), batch, _memory: memory };
                         if self.orders.send(Order::Batch(item)).await.is_err() {
                             return;
                         }
                     }
-                    if is_at_tip {
+                    if let Some(asked) = tip {
                         let _ = self.told.send(Told::Tip(self.shard.clone(), asked)).await;
                     }
                 }
             }
         }
     }
+}
 
-    /// Waits for the memory that the next reply will take, as far as that can be told.
-    async fn reserve(&self) -> Option<OwnedSemaphorePermit> {
-        let units = u32::try_from(self.expected.div_ceil(MEMORY_UNIT)).unwrap_or(u32::MAX);
+/// The memory for what was read and is not committed yet.
+#[derive(Clone, Debug)]
+struct Memory {
+    free: Arc<Semaphore>,
+    units: usize,
+}
+
+impl Memory {
+    fn new(bytes: usize) -> Self {
+        let units = bytes / MEMORY_UNIT;
+        Self { free: Arc::new(Semaphore::new(units)), units }
+    }
+
+    /// Waits until so much is free, or all of it where that is less, and takes it.
+    async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let units = bytes.div_ceil(MEMORY_UNIT).clamp(1, self.units);
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
         // It is never closed.
-        Arc::clone(&self.memory).acquire_many_owned(units).await.ok()
+        Arc::clone(&self.free).acquire_many_owned(units).await.ok()
     }
 }
 
@@ -370,4 +408,91 @@ fn fit(memory: Option<OwnedSemaphorePermit>, bytes: usize) -> Option<OwnedSemaph
     let excess = memory.num_permits().saturating_sub(needed);
     drop(memory.split(excess));
     Some(memory)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::consume::records::Batch;
+    use crate::position::SequenceNumber;
+    use crate::stream::read::Fetched;
+
+    /// Pushes as fast as it is asked to, and counts.
+    struct Flood(Arc<AtomicUsize>);
+
+    const EVENT: usize = 2_000_000;
+
+    impl Source for Flood {
+        const PUSHED: bool = true;
+
+        async fn next(&mut self) -> Option<News> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            let record = Fetched {
+                partition_key: String::new(),
+                data: Bytes::from_static(&[0; EVENT]),
+                sequence_number: SequenceNumber::from("1"),
+            };
+            let records = vec![record];
+            Some(News::Batch(Batch { records, ..Batch::default() }, None))
+        }
+    }
+
+    fn flow() -> crate::config::Consume {
+        let text = "consume: [{ name: web, stream: web, directory: /srv/web }]";
+        let mut config = Config::parse(text, "agent.yaml").unwrap();
+        assert_eq!(config.consume[0].directory, PathBuf::from("/srv/web"));
+        config.consume.remove(0)
+    }
+
+    /// "Memory … bounded": of what is pushed, no shard holds more than an event beside the buffer, however
+    /// far the writer is behind.
+    #[tokio::test]
+    async fn what_is_pushed_waits_where_nobody_writes() {
+        const SHARDS: usize = 3;
+        const BUFFER: usize = 10 << 20;
+        let memory = Memory::new(BUFFER);
+        let shared = Arc::new(Shared::new(&flow()));
+        let (orders, mut written) = mpsc::channel(64);
+        let (told, _told) = mpsc::channel(64);
+        let pushed = Arc::new(AtomicUsize::new(0));
+        let (halt, halted) = watch::channel(false);
+        let mut all = JoinSet::new();
+        for number in 0..SHARDS {
+            let reading = Reading {
+                shard: ShardId::from(&*number.to_string()),
+                shared: Arc::clone(&shared),
+                memory: memory.clone(),
+                orders: orders.clone(),
+                told: told.clone(),
+                expected: EXPECTED.0,
+            };
+            all.spawn(reading.run(Flood(Arc::clone(&pushed)), halted.clone()));
+        }
+        let fits = BUFFER / EVENT;
+        // Once no task has anything to do, they are let run on for nothing.
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        let before = pushed.load(Ordering::Relaxed);
+        assert!((fits + 1..=fits + SHARDS).contains(&before), "{before}");
+        // What is written makes room for as much.
+        drop(written.recv().await);
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        let after = pushed.load(Ordering::Relaxed);
+        assert!((before..=fits + 1 + SHARDS).contains(&after), "{before}, then {after}");
+        halt.send_replace(true);
+        let mut released = 0;
+        while released < SHARDS {
+            released += usize::from(matches!(written.recv().await, Some(Order::Release(_))));
+        }
+        while all.join_next().await.is_some() {}
+    }
 }

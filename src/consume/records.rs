@@ -93,6 +93,42 @@ pub struct Pace {
     pub backoff_max: Duration,
 }
 
+/// Pauses after failures: each longer than the one before, with full jitter, up to a cap.
+#[derive(Debug)]
+pub(super) struct Backoff {
+    longest: Duration,
+    failures: u32,
+    rng: Rng,
+}
+
+impl Backoff {
+    pub(super) fn new(longest: Duration, rng: Rng) -> Self {
+        Self { longest, failures: 0, rng }
+    }
+
+    /// How often it has failed since it last succeeded.
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    pub(super) fn on_success(&mut self) {
+        self.failures = 0;
+    }
+
+    pub(super) fn on_failure(&mut self) {
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    /// Returns how long to wait after the failures so far.
+    pub(super) fn pause(&mut self) -> Duration {
+        let doublings = self.failures.saturating_sub(1);
+        let bound = SHORTEST.saturating_mul(2_u32.saturating_pow(doublings));
+        let bound = bound.min(self.longest);
+        let micros = u64::try_from(bound.as_micros()).unwrap_or(u64::MAX);
+        Duration::from_micros(self.rng.u64(0..=micros))
+    }
+}
+
 #[derive(Debug)]
 enum State {
     Placed,
@@ -108,8 +144,7 @@ pub struct Reader {
     state: State,
     rate: Pace,
     due: Instant,
-    failures: u32,
-    rng: Rng,
+    backoff: Backoff,
 }
 
 impl Reader {
@@ -124,7 +159,8 @@ impl Reader {
     ) -> Self {
         let skip = progress.and_then(|done| Some((done.sequence.clone(), done.pieces?)));
         let place = progress.map_or(place, Place::from);
-        Self { place, skip, state: State::Placed, rate, due: now, failures: 0, rng }
+        let backoff = Backoff::new(rate.backoff_max, rng);
+        Self { place, skip, state: State::Placed, rate, due: now, backoff }
     }
 
     /// Returns the next call and when to make it; `None` once the shard has ended.
@@ -142,12 +178,12 @@ impl Reader {
     pub fn on_iterator(&mut self, iterator: String, now: Instant) {
         self.state = State::Iterating(iterator);
         // Not to be asked sooner than the failures before allow: an iterator is no success yet.
-        self.due = if self.failures == 0 { now } else { now + self.backoff() };
+        self.due = if self.backoff.failures() == 0 { now } else { now + self.backoff.pause() };
     }
 
     /// Takes the answer to a call of GetRecords that was made at `asked`, and returns what it brought.
     pub fn on_reply(&mut self, reply: Reply, asked: Instant) -> Batch {
-        self.failures = 0;
+        self.backoff.on_success();
         let skip = match (&self.skip, reply.records.first()) {
             (Some((sequence, pieces)), Some(first)) if first.sequence_number == *sequence => {
                 *pieces
@@ -169,23 +205,16 @@ impl Reader {
 
     /// Takes a failure of either call. Returns how long to wait.
     pub fn on_error(&mut self, error: &ReadError, now: Instant) -> Duration {
-        self.failures = self.failures.saturating_add(1);
+        self.backoff.on_failure();
         let expired = matches!(error, ReadError::Expired(_));
         if expired && matches!(self.state, State::Iterating(_)) {
             self.state = State::Placed;
         }
         // An iterator that was simply too old is replaced at once.
-        let pause = if expired && self.failures == 1 { Duration::ZERO } else { self.backoff() };
+        let is_first = self.backoff.failures() == 1;
+        let pause = if expired && is_first { Duration::ZERO } else { self.backoff.pause() };
         self.due = now + pause;
         pause
-    }
-
-    fn backoff(&mut self) -> Duration {
-        let doublings = self.failures.saturating_sub(1);
-        let bound = SHORTEST.saturating_mul(2_u32.saturating_pow(doublings));
-        let bound = bound.min(self.rate.backoff_max);
-        let micros = u64::try_from(bound.as_micros()).unwrap_or(u64::MAX);
-        Duration::from_micros(self.rng.u64(0..=micros))
     }
 }
 
@@ -317,6 +346,6 @@ mod tests {
         let denied = ReadError::Unavailable { trouble, message: String::new() };
         reader.on_error(&denied, now);
         assert_eq!(call(&reader), Call::Iterator(Place::TrimHorizon));
-        assert_eq!(reader.failures, 4);
+        assert_eq!(reader.backoff.failures(), 4);
     }
 }

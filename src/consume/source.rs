@@ -14,14 +14,17 @@ use crate::stream::read::{ReadError, Readable};
 /// What a source has to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
-    /// Records, or that there are none just now.
-    Batch(Batch),
+    /// Records, or that there are none just now; and when it was that nothing more was in the shard.
+    Batch(Batch, Option<Instant>),
     /// A read failed; it is tried again after this pause.
     Failed(ReadError, Duration),
 }
 
 /// A source of the batches of one shard: [`Polling`], or a subscription (enhanced fan-out).
 pub trait Source: Send + 'static {
+    /// Whether a batch comes at any time, rather than soon after it is asked for.
+    const PUSHED: bool;
+
     /// Returns the next news; waits as long as the service asks for. `None` once the shard has ended.
     /// Dropped before it resolves, it loses nothing.
     fn next(&mut self) -> impl Future<Output = Option<News>> + Send;
@@ -49,6 +52,8 @@ impl<R: Readable> Polling<R> {
 }
 
 impl<R: Readable> Source for Polling<R> {
+    const PUSHED: bool = false;
+
     async fn next(&mut self) -> Option<News> {
         loop {
             let (due, call) = self.reader.next()?;
@@ -61,7 +66,11 @@ impl<R: Readable> Source for Polling<R> {
                 },
                 Call::Records(iterator) => {
                     return Some(match self.stream.get(&iterator, LIMIT).await {
-                        Ok(reply) => News::Batch(self.reader.on_reply(reply, asked)),
+                        Ok(reply) => {
+                            let batch = self.reader.on_reply(reply, asked);
+                            let tip = batch.is_at_tip().then_some(asked);
+                            News::Batch(batch, tip)
+                        }
                         Err(error) => self.failed(error),
                     });
                 }

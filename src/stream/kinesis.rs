@@ -11,6 +11,7 @@ mod put;
 mod read;
 mod readable;
 pub(super) mod session;
+mod subscribable;
 
 use std::collections::HashSet;
 use std::future::{Future, poll_fn};

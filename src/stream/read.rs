@@ -2,6 +2,7 @@
 //!
 //! Invariant: a reply says where the shard goes on ([`Reply::next`]) or that it has ended, and never
 //! neither; what a failed call means is a [`ReadError`], so that whoever reads need know no service.
+//! What is not asked for again and again but pushed ([`Subscribable`]) comes as fast as it is taken.
 
 use std::time::Duration;
 
@@ -87,12 +88,37 @@ pub struct Reply {
     pub children: Vec<Child>,
 }
 
+/// What a subscription brought at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// The records, in order; none is normal.
+    pub records: Vec<Fetched>,
+    /// How far the end of the event is behind what arrives now.
+    pub behind: Option<Duration>,
+    /// After this the next subscription begins; `None`: the shard ends here.
+    pub continuation: Option<SequenceNumber>,
+    /// The shards that follow one that ends here.
+    pub children: Vec<Child>,
+}
+
+/// A consumer that may subscribe to the shards of a stream (enhanced fan-out).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// Its ARN.
+    pub arn: String,
+    /// `ACTIVE`, `CREATING`, `DELETING`.
+    pub status: String,
+}
+
 /// Why a read did not come off.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// The iterator is too old or unknown: get a new one.
     #[error("{0}")]
     Expired(String),
+    /// The consumer subscribed to the shard a moment ago: later.
+    #[error("{0}")]
+    Taken(String),
     /// The shard or the call is throttled: later.
     #[error("{0}")]
     Throttled(String),
@@ -136,4 +162,46 @@ pub trait Readable: Send + Sync + 'static {
         iterator: &str,
         limit: u32,
     ) -> impl Future<Output = Result<Reply, ReadError>> + Send;
+}
+
+/// A stream that pushes the records of a shard. Implemented by Kinesis, and by fakes in tests.
+pub trait Subscribable: Readable {
+    /// A subscription to a shard.
+    type Events: Events;
+
+    /// Returns the consumer of that name; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn consumer(
+        &self,
+        name: &str,
+    ) -> impl Future<Output = Result<Option<Registered>, ReadError>> + Send;
+
+    /// Registers a consumer; it takes a moment until it can be used.
+    ///
+    /// # Errors
+    /// [`ReadError`]: [`Taken`](ReadError::Taken) where it is there.
+    fn register(&self, name: &str) -> impl Future<Output = Result<Registered, ReadError>> + Send;
+
+    /// Subscribes the consumer of that ARN to a shard, in the place of any subscription that it had.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn subscribe(
+        &self,
+        consumer: &str,
+        shard: &ShardId,
+        place: &Place,
+    ) -> impl Future<Output = Result<Self::Events, ReadError>> + Send;
+}
+
+/// The events of a subscription.
+pub trait Events: Send + 'static {
+    /// Returns the next event, `None` once the subscription is over: Kinesis ends each after five minutes.
+    /// Dropped before it resolves, it loses nothing; not called, it holds the service up.
+    ///
+    /// # Errors
+    /// [`ReadError`], and the subscription is over.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Event>, ReadError>> + Send;
 }

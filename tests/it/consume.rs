@@ -5,6 +5,8 @@
 
 #[path = "consume/campaign.rs"]
 mod campaign;
+#[path = "consume/fan_out.rs"]
+mod fan_out;
 #[path = "consume/faults.rs"]
 mod faults;
 #[path = "consume/full_disk.rs"]
@@ -22,6 +24,7 @@ use std::time::Instant;
 use kinetail::local::Endpoint;
 
 use super::scene::{DEADLINE, status, stop};
+use crate::resharding::Reading;
 use crate::support::agent::Home;
 use crate::support::generator;
 use crate::support::oracle::{Oracle, Shape};
@@ -218,7 +221,7 @@ fn killed_over_and_over_the_mirror_is_whole_and_every_line_appended_once() {
 /// Shards split and merged under way: nothing is lost, and children come after their parents.
 #[test]
 fn across_splits_and_merges_each_file_is_its_log() {
-    let shards = crate::resharding::reshard(&endpoint("resharded", 2), 80);
+    let shards = crate::resharding::reshard(&endpoint("resharded", 2), 80, Reading::Polled);
     // Two, split to four, merged to two, and both again.
     assert_eq!(shards, 2 + 4 + 2 + 4 + 2);
 }

@@ -20,7 +20,8 @@ use crate::support::endpoint::{FaultEndpoint, Options, Script};
 fn consumers_that_share_a_table_write_every_line_once_or_repeat_what_was_not_noted() {
     let (kinesis, dynamodb) = (endpoint("shared", 12), DynamoDb::start());
     dynamodb.lose_every(97);
-    let place = Place { kinesis: &kinesis, dynamodb: &dynamodb.url(), table: "leases" };
+    let place =
+        Place { kinesis: &kinesis, dynamodb: &dynamodb.url(), table: "leases", fan_out: "null" };
     let outcome = sharing::share(&place, 81, Duration::ZERO, 3);
     assert_eq!(outcome.stops, [1, 1, 1]);
     assert_eq!(dynamodb.refused(), 0);

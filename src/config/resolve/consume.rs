@@ -29,6 +29,8 @@ pub(super) struct Consumer {
     pub(super) directory: Option<(PathBuf, At)>,
     /// The table that it shares with other agents.
     pub(super) table: Option<(String, At)>,
+    /// The consumer of the stream that records are pushed to.
+    pub(super) fan_out: Option<(String, At)>,
     /// The flow itself, where nothing that it needs is missing.
     pub(super) consume: Option<Consume>,
 }
@@ -59,6 +61,9 @@ pub(super) fn consumer(slot: Slot<'_>, mistakes: &mut Mistakes) -> Consumer {
         Coordinate::Local => None,
         Coordinate::DynamoDb(table) => Some((table.name.clone(), slot.node.at)),
     });
+    let fan_out = block
+        .slot("fan_out")
+        .and_then(|slot| settings.fan_out.clone().map(|name| (name, slot.node.at)));
     let parts = name.as_ref().zip(stream.as_ref()).zip(directory.as_ref());
     let consume = parts.map(|(((name, _), (stream, _)), (directory, _))| Consume {
         name: Arc::clone(name),
@@ -66,7 +71,7 @@ pub(super) fn consumer(slot: Slot<'_>, mistakes: &mut Mistakes) -> Consumer {
         directory: directory.clone(),
         ..settings
     });
-    Consumer { name, stream, directory, table, consume }
+    Consumer { name, stream, directory, table, fan_out, consume }
 }
 
 fn settings(block: &Block<'_>, mistakes: &mut Mistakes) -> Consume {
@@ -88,6 +93,7 @@ fn settings(block: &Block<'_>, mistakes: &mut Mistakes) -> Consume {
     let other_path = block
         .field("other_path", defaults::other_path(), |slot| template(slot, &OTHER, mistakes))
         .value;
+    let fan_out = block.field("fan_out", None, |slot| consumer_name(slot, mistakes).map(Some));
     let rotate = block.field("rotate", Rotate::default(), |slot| rotate(slot, layout, mistakes));
     Consume {
         name: Arc::from(""),
@@ -103,6 +109,7 @@ fn settings(block: &Block<'_>, mistakes: &mut Mistakes) -> Consume {
         coordinate: block
             .field("coordinate", defaults::COORDINATE, |slot| coordinate(slot, layout, mistakes))
             .value,
+        fan_out: fan_out.value,
         rotate: rotate.value,
         write: block.field("write", Writing::default(), |slot| write(slot, mistakes)).value,
         read: block.field("read", Reading::default(), |slot| read(slot, mistakes)).value,
@@ -217,6 +224,11 @@ fn coordinate(slot: Slot<'_>, layout: Layout, mistakes: &mut Mistakes) -> Option
         failover: failover.value,
         endpoint_url: endpoint_url.value,
     }))
+}
+
+fn consumer_name(slot: Slot<'_>, mistakes: &mut Mistakes) -> Option<String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    aws::shaped(slot, &limits::CONSUMER_CHARS, allowed, "_.-", mistakes).map(str::to_owned)
 }
 
 fn rotate(slot: Slot<'_>, layout: Layout, mistakes: &mut Mistakes) -> Option<Rotate> {

@@ -6,7 +6,7 @@
 //! request in the lines below, session token included.
 
 use std::error::Error;
-use std::fmt::Write as _;
+use std::fmt::{Debug, Write as _};
 use std::sync::Arc;
 
 use aws_credential_types::provider::error::CredentialsError;
@@ -45,6 +45,18 @@ where
             }
             Outcome::Unknown { message }
         }
+    }
+}
+
+/// Returns what ended a stream of events: what the service said in it, or what broke it off.
+pub(super) fn of_event<E, R>(error: &SdkError<E, R>) -> Outcome
+where
+    E: ProvideErrorMetadata + Error + 'static,
+    R: Debug + 'static,
+{
+    match error {
+        SdkError::ServiceError(_) => answered(error.code(), error.message(), None),
+        error => Outcome::Unknown { message: chain(error) },
     }
 }
 

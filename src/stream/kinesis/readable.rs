@@ -92,7 +92,7 @@ impl Readable for Kinesis {
 }
 
 impl Kinesis {
-    async fn read_error<E>(&self, error: &SdkError<E, HttpResponse>) -> ReadError
+    pub(super) async fn read_error<E>(&self, error: &SdkError<E, HttpResponse>) -> ReadError
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
@@ -100,21 +100,25 @@ impl Kinesis {
         self.note(&outcome).await;
         // Whatever else is wrong with an iterator (another stream's, a format that has changed), a new
         // one heals it.
-        let expired = error.code() == Some("ExpiredIteratorException");
-        match outcome {
-            Outcome::Refused { message } => ReadError::Expired(message),
-            _ if expired => ReadError::Expired(outcome::trouble(outcome).1),
-            Outcome::Throttled { message } => ReadError::Throttled(message),
-            Outcome::Unavailable { trouble, message } => {
-                ReadError::Unavailable { trouble, message }
-            }
-            Outcome::Unknown { message } => ReadError::Failed(message),
-            Outcome::Answered(_) => ReadError::Failed(String::new()),
+        if error.code() == Some("ExpiredIteratorException") {
+            return ReadError::Expired(outcome::trouble(outcome).1);
         }
+        meant(outcome)
     }
 }
 
-fn no_region() -> ReadError {
+/// Returns what an outcome means to a reader.
+pub(super) fn meant(outcome: Outcome) -> ReadError {
+    match outcome {
+        Outcome::Refused { message } => ReadError::Expired(message),
+        Outcome::Throttled { message } => ReadError::Throttled(message),
+        Outcome::Unavailable { trouble, message } => ReadError::Unavailable { trouble, message },
+        Outcome::Unknown { message } => ReadError::Failed(message),
+        Outcome::Answered(_) => ReadError::Failed(String::new()),
+    }
+}
+
+pub(super) fn no_region() -> ReadError {
     let (trouble, message) = outcome::trouble(outcome::no_region());
     match trouble {
         Some(trouble) => ReadError::Unavailable { trouble, message },
@@ -136,7 +140,7 @@ fn shard(shard: aws_sdk_kinesis::types::Shard) -> Shard {
     }
 }
 
-fn child(child: ChildShard) -> Child {
+pub(super) fn child(child: ChildShard) -> Child {
     let (first_hash, last_hash) = range(child.hash_key_range);
     Child {
         id: ShardId::from(&*child.shard_id),
