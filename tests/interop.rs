@@ -38,13 +38,16 @@ mod sharing;
 mod support;
 
 use std::fs;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kinetail::record::compression::Algorithm;
 use producer_suite::{Reader, Target};
 use resharding::Reading;
-use support::agent::Home;
+use support::agent::{Agent, Home};
+use support::oracle::{Oracle, Shape};
+use support::writer::{LogWriter, Pace};
 
 /// For whatever should take seconds.
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -188,14 +191,69 @@ fn across_splits_and_merges_of_kinesis_local_each_file_is_its_log() {
     assert_eq!(shards, 2 + 4 + 2 + 4 + 2);
 }
 
-/// The same with records that kinesis-local pushes: over TLS, and so over HTTP/2.
+/// What kinesis-local pushes over HTTP/2 is written once, in order, while the consumer is killed and stopped:
+/// it refuses a subscription within five seconds of another, as Kinesis does.
 #[test]
-fn what_kinesis_local_pushes_across_splits_and_merges_is_each_log() {
+fn what_kinesis_local_pushes_is_written_once() {
     let target = target("KINETAIL_KINESIS_LOCAL", "");
-    drop(Reader::create_of(&target, "resharded-pushed", 2));
-    let shards = resharding::reshard(&target.url, 86, Reading::Pushed);
-    assert_eq!(shards, 2 + 4 + 2 + 4 + 2);
+    drop(Reader::create_of(&target, "pushed", 2));
+    let environment = |name: &str| std::env::var(name).expect("tests/interop/run sets it");
+    let tls = format!("https://localhost:{}", environment("KINETAIL_KINESIS_LOCAL_TLS_PORT"));
+    let oracle = Oracle::new(86, Shape::Wild);
+    let source = Home::new(&target.url, &flow("pushed", "merge: { max_bytes: 4 KB }"));
+    let home = Home::new(&tls, PUSHED);
+    let start = || {
+        let mut command = home.command(&["run", "--config", home.config().to_str().unwrap()]);
+        command.env("SSL_CERT_FILE", environment("KINETAIL_KINESIS_LOCAL_CERTIFICATE"));
+        Agent::spawn(&mut command)
+    };
+    let written = || oracle.judge_files(&home.out()).arrived;
+    let more_is_written = || {
+        let (before, until) = (written(), Instant::now() + DEADLINE);
+        while written() <= before {
+            assert!(Instant::now() < until, "{:#}", home.status(DEADLINE));
+            thread::sleep(Duration::from_millis(50));
+        }
+    };
+    let writers: Vec<LogWriter> = (0..4)
+        .map(|n| source.logs().join(format!("{n}.log")))
+        .map(|path| LogWriter::start(&path, oracle.minter(), Pace::rate(20)))
+        .collect();
+    let producer = source.start();
+    let mut consumer = start();
+    for round in 0..4 {
+        more_is_written();
+        if round % 2 == 0 {
+            consumer.kill();
+        } else {
+            consumer.terminate();
+            assert_eq!(consumer.wait(DEADLINE).code(), Some(0));
+        }
+        consumer = start();
+    }
+    for writer in writers {
+        drop(writer.stop());
+    }
+    let until = Instant::now() + DEADLINE;
+    while oracle.judge_files(&home.out()).missing.count > 0 && Instant::now() < until {
+        thread::sleep(Duration::from_millis(50));
+    }
+    for agent in [producer, consumer] {
+        agent.terminate();
+        assert_eq!(agent.wait(DEADLINE).code(), Some(0));
+    }
+    oracle.judge_files(&home.out()).assert_exactly_once();
 }
+
+const PUSHED: &str = "state_dir: {state}
+aws: { endpoint_url: '{endpoint}', region: us-east-1 }
+checkpoint_interval: 100 ms
+consume:
+  - name: web
+    stream: pushed
+    directory: {out}
+    fan_out: kinetail
+";
 
 /// 10 MiB of mixed logs through kinesis-local and back are the same bytes.
 #[test]

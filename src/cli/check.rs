@@ -16,7 +16,7 @@ use crate::consume::leases::table::Table;
 use crate::produce::watch::patterns::{Patterns, Scan};
 use crate::stream::aggregating::HINT;
 use crate::stream::kinesis::Kinesis;
-use crate::stream::read::{Place, ReadError, Readable};
+use crate::stream::read::{Place, ReadError, Readable, Subscribable};
 use crate::stream::{Description, Stream, Trouble};
 
 pub(super) const ABOUT: &str = "\
@@ -26,8 +26,9 @@ at once, each as FILE:LINE:COLUMN with a hint. Nothing is read from the files an
 
 With --connect, also ask every stream (DescribeStreamSummary) whether it is there, what it takes,
 and whether the credentials found may ask; and of every stream that is consumed the shards and one
-record (ListShards, GetShardIterator, GetRecords), and of the table of leases, where they share one,
-whether it can be shared (GetItem, DescribeTable).";
+record (ListShards, GetShardIterator, GetRecords) or, with fan_out, the consumer
+(DescribeStreamSummary, DescribeStreamConsumer), which is not registered yet; and of the table of
+leases, where they share one, whether it can be shared (GetItem, DescribeTable).";
 
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
@@ -132,7 +133,18 @@ async fn consumed(config: &Config, flow: &Consume) -> Result<String, String> {
         format!("{} {hint}\n  {error}", flow.stream)
     };
     let shards = stream.list().await.map_err(|error| refused(error, "ListShards"))?;
-    if let Some(shard) = shards.first() {
+    let mut pushed = String::new();
+    if let Some(name) = &flow.fan_out {
+        let found = stream.consumer(name).await;
+        let found = found.map_err(|error| {
+            refused(error, "DescribeStreamSummary and kinesis:DescribeStreamConsumer")
+        })?;
+        let is = found.map_or_else(
+            || "not registered yet: the first run does that".to_owned(),
+            |found| found.status,
+        );
+        pushed = format!("\n  pushed to the consumer {name}, which is {is}");
+    } else if let Some(shard) = shards.first() {
         let iterator = stream.iterator(&shard.id, &Place::TrimHorizon).await;
         let iterator = iterator.map_err(|error| refused(error, "GetShardIterator"))?;
         // One record at most: whether it may be read is what counts.
@@ -145,7 +157,7 @@ async fn consumed(config: &Config, flow: &Consume) -> Result<String, String> {
     let open = shards.iter().filter(|shard| !shard.closed).count();
     let closed = shards.len().saturating_sub(open);
     Ok(format!(
-        "{} can be read\n  {} open, {} closed",
+        "{} can be read\n  {} open, {} closed{pushed}",
         flow.stream,
         many(open as u64, "shard"),
         count(closed as u64)

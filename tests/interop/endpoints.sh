@@ -17,9 +17,9 @@ mkdir -p "$home"
 
 have() { command -v "$1" >/dev/null; }
 
-if ! have node || ! have npm || ! have python3 || ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+if ! have node || ! have npm || ! have openssl || ! have python3 || ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
     apt-get update -qq
-    apt-get install -y -qq nodejs npm python3 python3-venv
+    apt-get install -y -qq nodejs npm openssl python3 python3-venv
 fi
 
 npm=("kinesis-local@$KINESIS_LOCAL" "dynalite@$DYNALITE" "aws-kinesis-agg@$AWS_KINESIS_AGG_NPM" "protobufjs@$PROTOBUFJS"
@@ -56,11 +56,23 @@ wait_for() { # name port log
     exit 1
 }
 
+# A certificate of its own, which clients can be told to trust.
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost \
+    -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:localhost,IP:127.0.0.1 \
+    -keyout "$home/key.pem" -out "$home/certificate.pem" 2>"$home/openssl.log" ||
+    { cat "$home/openssl.log" >&2 && exit 1; }
+python3 - "$home" <<'END'
+import json, pathlib, sys
+home = pathlib.Path(sys.argv[1])
+server = {"key": (home / "key.pem").read_text(), "cert": (home / "certificate.pem").read_text()}
+(home / "server.json").write_text(json.dumps({"server": server}))
+END
+
 plain=$(free_port)
 tls=$(free_port)
 # All tests share one endpoint, and none deletes its streams.
 SHARD_LIMIT=500 \
-    KINESIS_MOCK_CERT_PATH="$home/node_modules/kinesis-local/server.json" \
+    KINESIS_MOCK_CERT_PATH="$home/server.json" \
     KINESIS_MOCK_PLAIN_PORT="$plain" KINESIS_MOCK_TLS_PORT="$tls" LOG_LEVEL=ERROR \
     CREATE_STREAM_DURATION=10ms SPLIT_SHARD_DURATION=10ms MERGE_SHARDS_DURATION=10ms \
     node "$home/node_modules/kinesis-local/main.js" >"$home/kinesis-local.log" 2>&1 &
@@ -81,6 +93,7 @@ wait_for dynalite "$dynalite" "$home/dynalite.log"
 
 export PATH="$home/node_modules/node/bin:$PATH"
 export KINETAIL_KINESIS_LOCAL_TLS_PORT="$tls"
+export KINETAIL_KINESIS_LOCAL_CERTIFICATE="$home/certificate.pem"
 export KINETAIL_KINESIS_LOCAL="http://127.0.0.1:$plain"
 export KINETAIL_MOTO="http://127.0.0.1:$moto"
 export KINETAIL_DYNALITE="http://127.0.0.1:$dynalite"

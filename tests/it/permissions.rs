@@ -18,9 +18,11 @@ use crate::support::endpoint::Script;
 #[cfg(feature = "demo")]
 use crate::support::recorder::Recorder;
 
-/// What a statement may be about: one stream, and one table with what a fleet of KCL 3 keeps beside it.
-const RESOURCES: [&str; 3] = [
+/// What a statement may be about: one stream, a consumer of it (whose ARN ends with the time it was registered
+/// at), and one table with what a fleet of KCL 3 keeps beside it.
+const RESOURCES: [&str; 4] = [
     "arn:aws:kinesis:REGION:ACCOUNT:stream/STREAM",
+    "arn:aws:kinesis:REGION:ACCOUNT:stream/STREAM/consumer/CONSUMER:*",
     "arn:aws:dynamodb:REGION:ACCOUNT:table/TABLE",
     "arn:aws:dynamodb:REGION:ACCOUNT:table/TABLE-CoordinatorState",
 ];
@@ -77,7 +79,8 @@ fn the_policy_of_a_producer_is_what_it_asks_for() {
 }
 
 /// The first statement of `consume.json` is what `check --connect` and `run` take of a stream that is consumed;
-/// the others are what sharing it takes, but for the removal of leases whose shards are gone.
+/// the next two are what fan-out takes beside `ListShards`; the others are what sharing it takes, but for the
+/// removal of leases whose shards are gone.
 #[cfg(feature = "demo")]
 #[test]
 fn the_policy_of_a_consumer_is_what_it_asks_for() {
@@ -92,7 +95,20 @@ fn the_policy_of_a_consumer_is_what_it_asks_for() {
     let check = ["check", "--connect", "--config", config.to_str().unwrap()];
     assert_eq!(consumer.run(&check, DEADLINE).code(), Some(0));
     assert_eq!(consumer.once(DEADLINE).code(), Some(0));
-    assert_eq!(actions(&recorder), *statements("consume.json").first().unwrap());
+    let statements = statements("consume.json");
+    assert_eq!(actions(&recorder), statements[0]);
+
+    let pushing = Recorder::before(&kinesis);
+    let subscriber = Home::new(&pushing.url(), &format!("{CONSUME}    fan_out: kinetail\n"));
+    let config = subscriber.config();
+    let check = ["check", "--connect", "--config", config.to_str().unwrap()];
+    assert_eq!(subscriber.run(&check, DEADLINE).code(), Some(0));
+    let registered = "kinesis:RegisterStreamConsumer".to_owned();
+    assert!(!actions(&pushing).contains(&registered), "`check` changes nothing");
+    assert_eq!(subscriber.once(DEADLINE).code(), Some(0));
+    let mut fan_out: BTreeSet<String> = &statements[1] | &statements[2];
+    fan_out.insert("kinesis:ListShards".to_owned());
+    assert_eq!(actions(&pushing), fan_out);
 
     let dynamodb = DynamoDb::start();
     let table = Recorder::before(&dynamodb.url());
@@ -108,6 +124,7 @@ fn the_policy_of_a_consumer_is_what_it_asks_for() {
     });
     stop(agent);
     let mut asked = actions(&recorder);
+    asked.append(&mut actions(&pushing));
     asked.append(&mut actions(&table));
     asked.insert("dynamodb:DeleteItem".to_owned());
     assert_eq!(asked, allowed("consume.json"));

@@ -14,6 +14,8 @@
 pub mod report;
 
 use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -170,6 +172,27 @@ impl Oracle {
             arrived: HashMap::new(),
             report: Report::new(self.seed),
         }
+    }
+
+    /// Judges the whole lines in the files beneath a directory; while one is appended to, its end may be
+    /// torn.
+    #[must_use]
+    pub fn judge_files(&self, directory: &Path) -> Report {
+        let mut judge = self.judge(Layout::Slices, Order::WithinFile);
+        let mut directories = vec![directory.to_owned()];
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(directory).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    directories.push(path);
+                    continue;
+                }
+                let bytes = fs::read(path).unwrap();
+                let whole = memchr::memrchr(b'\n', &bytes).map_or(0, |end| end + 1);
+                judge.record(&bytes[..whole]);
+            }
+        }
+        judge.finish()
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Written>> {

@@ -48,14 +48,14 @@ where
     }
 }
 
-/// Returns what ended a stream of events: what the service said in it, or what broke it off.
-pub(super) fn of_event<E, R>(error: &SdkError<E, R>) -> Outcome
+/// Returns what ended a stream of events: what the service said in it under `code`, or what broke it off.
+pub(super) fn of_event<E, R>(error: &SdkError<E, R>, code: Option<&str>) -> Outcome
 where
     E: ProvideErrorMetadata + Error + 'static,
     R: Debug + 'static,
 {
     match error {
-        SdkError::ServiceError(_) => answered(error.code(), error.message(), None),
+        SdkError::ServiceError(_) => answered(code, error.message(), None),
         error => Outcome::Unknown { message: chain(error) },
     }
 }

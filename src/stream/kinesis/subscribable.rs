@@ -36,8 +36,8 @@ impl Events for Subscription {
                 Ok(Some(_)) => {}
                 Ok(None) => return Ok(None),
                 Err(error) => {
-                    let outcome = outcome::of_event(&error);
-                    return Err(told(error.code(), outcome));
+                    let code = error.as_service_error().and_then(code);
+                    return Err(told(code, outcome::of_event(&error, code)));
                 }
             }
         }
@@ -115,6 +115,23 @@ impl Kinesis {
             Err((Some(trouble), message)) => Err(ReadError::Unavailable { trouble, message }),
             Err((None, message)) => Err(ReadError::Failed(message)),
         }
+    }
+}
+
+/// Returns the code of what the service said in a stream of events, where it is the type that says it.
+fn code(error: &SubscribeToShardEventStreamError) -> Option<&str> {
+    use SubscribeToShardEventStreamError as Error;
+    match error {
+        Error::InternalFailureException(_) => Some("InternalFailureException"),
+        Error::KmsAccessDeniedException(_) => Some("KMSAccessDeniedException"),
+        Error::KmsDisabledException(_) => Some("KMSDisabledException"),
+        Error::KmsInvalidStateException(_) => Some("KMSInvalidStateException"),
+        Error::KmsNotFoundException(_) => Some("KMSNotFoundException"),
+        Error::KmsOptInRequired(_) => Some("KMSOptInRequired"),
+        Error::KmsThrottlingException(_) => Some("KMSThrottlingException"),
+        Error::ResourceInUseException(_) => Some("ResourceInUseException"),
+        Error::ResourceNotFoundException(_) => Some("ResourceNotFoundException"),
+        other => other.code(),
     }
 }
 

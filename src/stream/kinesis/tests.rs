@@ -10,14 +10,24 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::stream::read::Fetched;
+use crate::position::{SequenceNumber, ShardId};
+use crate::stream::read::{Events, Fetched, Place, ReadError, Subscribable};
 
 /// What the socket does with a request.
 enum Reply {
     Json(u16, &'static str),
     CutAfterReading,
     CutInTheAnswer,
+    /// Messages of an event stream, each its kind and its text; the last may be cut.
+    Events(Vec<(&'static str, &'static str)>, Cut),
     Never,
+}
+
+/// Whether an event stream ends in the middle of its last message.
+#[derive(PartialEq)]
+enum Cut {
+    No,
+    Yes,
 }
 
 /// Answers one connection after another, each with the next reply; returns the endpoint's address
@@ -34,6 +44,7 @@ async fn endpoint(replies: Vec<Reply>) -> (String, tokio::task::JoinHandle<Vec<S
                 Reply::Json(status, body) => answer(&mut socket, status, body, body.len()).await,
                 Reply::CutAfterReading => {}
                 Reply::CutInTheAnswer => answer(&mut socket, 200, "{\"Fai", 500).await,
+                Reply::Events(messages, cut) => push(&mut socket, &messages, &cut).await,
                 Reply::Never => std::future::pending().await,
             }
         }
@@ -64,6 +75,43 @@ async fn answer(socket: &mut TcpStream, status: u16, body: &str, length: usize) 
     );
     socket.write_all(head.as_bytes()).await.unwrap();
     socket.shutdown().await.unwrap();
+}
+
+async fn push(socket: &mut TcpStream, messages: &[(&str, &str)], cut: &Cut) {
+    let mut bytes: Vec<u8> = messages.iter().flat_map(|(kind, text)| message(kind, text)).collect();
+    if *cut == Cut::Yes {
+        bytes.truncate(bytes.len() - 3);
+    }
+    let head = "HTTP/1.1 200 x\r\ncontent-type: application/vnd.amazon.eventstream\r\n\
+                connection: close\r\n\r\n";
+    socket.write_all(&[head.as_bytes(), &bytes].concat()).await.unwrap();
+    socket.shutdown().await.unwrap();
+}
+
+/// Returns a message of an event stream: lengths, their checksum, headers, text, checksum of all.
+fn message(kind: &str, text: &str) -> Vec<u8> {
+    let (of, label) = match kind.strip_suffix("Exception") {
+        Some(_) => (":exception-type", "exception"),
+        None => (":event-type", "event"),
+    };
+    let mut headers = Vec::new();
+    for (name, value) in
+        [(":message-type", label), (of, kind), (":content-type", "application/json")]
+    {
+        headers.push(u8::try_from(name.len()).unwrap());
+        headers.extend_from_slice(name.as_bytes());
+        // A string.
+        headers.push(7);
+        headers.extend_from_slice(&u16::try_from(value.len()).unwrap().to_be_bytes());
+        headers.extend_from_slice(value.as_bytes());
+    }
+    let length = |bytes: usize| u32::try_from(bytes).unwrap().to_be_bytes();
+    let mut bytes = [length(16 + headers.len() + text.len()), length(headers.len())].concat();
+    bytes.extend_from_slice(&crc32fast::hash(&bytes).to_be_bytes());
+    bytes.extend_from_slice(&headers);
+    bytes.extend_from_slice(text.as_bytes());
+    bytes.extend_from_slice(&crc32fast::hash(&bytes).to_be_bytes());
+    bytes
 }
 
 async fn connect(url: &str, timeout: Duration) -> Kinesis {
@@ -341,4 +389,63 @@ async fn an_answer_that_came_while_nothing_ran_is_taken() {
     assert_eq!(within(Duration::from_millis(50), answered).await, Some(Ok(())));
     reading.await.unwrap();
     assert_eq!(within(Duration::from_millis(50), std::future::pending::<()>()).await, None);
+}
+
+#[tokio::test]
+async fn a_subscription_begins_where_it_is_asked_to_and_ends_with_the_shard() {
+    const CONSUMER: &str = "arn:aws:kinesis:eu-west-1:1:stream/logs/consumer/web:1";
+    let shard = ShardId::from("shardId-000000000000");
+    let events = vec![
+        ("initial-response", "{}"),
+        (
+            "SubscribeToShardEvent",
+            r#"{"Records":[{"SequenceNumber":"7","Data":"b25l","PartitionKey":"k"}],
+                "ContinuationSequenceNumber":"8","MillisBehindLatest":1500}"#,
+        ),
+        // As the service puts it where a shard has ended.
+        (
+            "SubscribeToShardEvent",
+            r#"{"Records":[],"ContinuationSequenceNumber":null,"MillisBehindLatest":0,"ChildShards":
+                [{"ShardId":"shardId-000000000001","ParentShards":["shardId-000000000000"],
+                  "HashKeyRange":{"StartingHashKey":"0","EndingHashKey":"9"}}]}"#,
+        ),
+    ];
+    let (url, task) = endpoint(vec![Reply::Events(events, Cut::No)]).await;
+    let kinesis = connect(&url, Duration::from_secs(20)).await;
+    let place = Place::After(SequenceNumber::from("6"));
+    let mut subscription = kinesis.subscribe(CONSUMER, &shard, &place).await.unwrap();
+    let first = subscription.next().await.unwrap().unwrap();
+    assert_eq!(first.records[0].data, "one");
+    assert_eq!(first.continuation, Some(SequenceNumber::from("8")));
+    assert_eq!(first.behind, Some(Duration::from_millis(1500)));
+    let last = subscription.next().await.unwrap().unwrap();
+    assert_eq!((last.continuation, last.records.len()), (None, 0));
+    assert_eq!(last.children[0].parents, [shard]);
+    assert_eq!(subscription.next().await.unwrap(), None);
+    let asked = task.await.unwrap();
+    let place = r#""StartingPosition":{"Type":"AFTER_SEQUENCE_NUMBER","SequenceNumber":"6"}"#;
+    assert!(asked[0].contains(place), "{}", asked[0]);
+    assert!(asked[0].contains(CONSUMER), "{}", asked[0]);
+}
+
+#[tokio::test]
+async fn what_breaks_a_subscription_off_has_a_meaning() {
+    let failed = async |messages, cut| {
+        let (url, task) = endpoint(vec![Reply::Events(messages, cut)]).await;
+        let kinesis = connect(&url, Duration::from_secs(20)).await;
+        let shard = ShardId::from("shardId-000000000000");
+        let subscribed = kinesis.subscribe("arn", &shard, &Place::TrimHorizon).await;
+        task.abort();
+        subscribed.unwrap().next().await.unwrap_err()
+    };
+    let words = r#"{"message":"another subscription"}"#;
+    let taken = failed(vec![("ResourceInUseException", words)], Cut::No).await;
+    assert!(matches!(&taken, ReadError::Taken(_)), "{taken:?}");
+    assert!(taken.to_string().contains("another subscription"), "{taken}");
+    let key = failed(vec![("KMSDisabledException", words)], Cut::No).await;
+    assert!(matches!(key, ReadError::Unavailable { trouble: Trouble::Key, .. }), "{key:?}");
+    let event = r#"{"Records":[],"ContinuationSequenceNumber":"8","MillisBehindLatest":0}"#;
+    let cut = vec![("initial-response", "{}"), ("SubscribeToShardEvent", event)];
+    let cut = failed(cut, Cut::Yes).await;
+    assert!(matches!(cut, ReadError::Failed(_)), "{cut:?}");
 }

@@ -24,7 +24,7 @@ use crate::sharing::{self, Place};
 use crate::support::agent::Home;
 use crate::support::dynamodb::DynamoDb;
 use crate::support::generator;
-use crate::support::oracle::{Layout, Oracle, Order, Report, Shape};
+use crate::support::oracle::{Oracle, Shape};
 use crate::support::writer::{LogWriter, Pace};
 
 const FAN_OUT: &str = "    fan_out: kinetail\n";
@@ -98,17 +98,6 @@ fn pass_on(mut from: TcpStream, mut to: TcpStream) {
     let _gone = to.shutdown(Shutdown::Both);
 }
 
-fn judged(home: &Home, oracle: &Oracle) -> Report {
-    let mut judge = oracle.judge(Layout::Slices, Order::WithinFile);
-    for file in files(&home.out()) {
-        let bytes = fs::read(file).unwrap();
-        // While it is appended to, its end may be torn.
-        let whole = memchr::memrchr(b'\n', &bytes).map_or(0, |end| end + 1);
-        judge.record(&bytes[..whole]);
-    }
-    judge.finish()
-}
-
 /// "appended files hold each line once", in order, while subscriptions end, connections break off in the
 /// middle of an event, and the consumer is killed and stopped.
 #[test]
@@ -150,10 +139,10 @@ fn what_is_pushed_is_written_once_whatever_ends_the_subscription() {
         drop(writer.stop());
     }
     let end = Instant::now() + DEADLINE;
-    while judged(&home, &oracle).missing.count > 0 && Instant::now() < end {
+    while oracle.judge_files(&home.out()).missing.count > 0 && Instant::now() < end {
         thread::sleep(Duration::from_millis(50));
     }
-    judged(&home, &oracle).assert_exactly_once();
+    oracle.judge_files(&home.out()).assert_exactly_once();
     let told = status(&home, "its shards are read", |status| {
         let shards = status["consumers"][0]["shards"].as_array();
         shards.is_some_and(|all| all.iter().all(|shard| shard["millis_behind_latest"] == 0))
@@ -161,7 +150,7 @@ fn what_is_pushed_is_written_once_whatever_ends_the_subscription() {
     assert_eq!(told["consumers"][0]["shards"].as_array().unwrap().len(), 3, "{told:#}");
     stop(shipping);
     stop(agent);
-    judged(&home, &oracle).assert_exactly_once();
+    oracle.judge_files(&home.out()).assert_exactly_once();
 }
 
 fn lines(home: &Home) -> usize {

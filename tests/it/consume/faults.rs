@@ -60,14 +60,7 @@ fn all_befell(endpoint: &FaultEndpoint) {
 fn written(home: &Home, oracle: &Oracle) {
     let end = Instant::now() + DEADLINE;
     loop {
-        let mut judge = oracle.judge(Layout::Slices, Order::WithinFile);
-        for file in files(&home.out()) {
-            let bytes = fs::read(file).unwrap();
-            // While it is appended to, its end may be torn.
-            let whole = memchr::memrchr(b'\n', &bytes).map_or(0, |end| end + 1);
-            judge.record(&bytes[..whole]);
-        }
-        let report = judge.finish();
+        let report = oracle.judge_files(&home.out());
         if report.missing.count == 0 || Instant::now() >= end {
             report.assert_exactly_once();
             return;
