@@ -36,7 +36,7 @@ const CONSUMERS: usize = 3;
 const BALANCED: Duration = Duration::from_secs(30);
 
 /// The failover time, the shortest there is but one: much happens in a short time.
-const FAILOVER: Duration = Duration::from_secs(3);
+pub const FAILOVER: Duration = Duration::from_secs(3);
 
 /// Where it all happens.
 #[derive(Clone, Debug)]
@@ -76,7 +76,8 @@ struct Break {
     at: u64,
 }
 
-const PRODUCE: &str = "state_dir: {state}
+/// The configuration of the producer.
+pub const PRODUCE: &str = "state_dir: {state}
 aws: { endpoint_url: '{endpoint}', region: us-east-1 }
 produce:
   - name: web
@@ -88,7 +89,7 @@ produce:
 ";
 
 /// Returns the configuration of a consumer; only one makes the table.
-fn consume(place: &Place<'_>) -> String {
+pub fn consume(place: &Place<'_>) -> String {
     let (table, dynamodb, failover) = (place.table, place.dynamodb, FAILOVER.as_secs());
     let fan_out = place.fan_out;
     format!(
@@ -246,7 +247,7 @@ fn wait(claim: &str, consumers: &[Consumer], condition: impl Fn(&[Vec<String>]) 
 }
 
 /// Ends an agent in order once the condition holds.
-fn end(agent: Agent, condition: impl Fn() -> bool) {
+pub fn end(agent: Agent, condition: impl Fn() -> bool) {
     let until = Instant::now() + DEADLINE;
     while !condition() {
         assert!(Instant::now() < until, "not all is acknowledged");
@@ -273,7 +274,8 @@ fn written(consumers: &[Consumer]) -> BTreeMap<u64, [usize; CONSUMERS]> {
     lines
 }
 
-fn files(directory: &Path) -> Vec<PathBuf> {
+/// Returns the files beneath a directory.
+pub fn files(directory: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     let mut found = Vec::new();
     for path in entries.map(|entry| entry.unwrap().path()) {
@@ -315,13 +317,13 @@ fn times(consumers: &[Consumer]) -> BTreeMap<u64, u64> {
 }
 
 /// Writes numbered lines with the time, until it is told to stop.
-struct Writer {
+pub struct Writer {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<usize>,
 }
 
 impl Writer {
-    fn start(path: PathBuf) -> Self {
+    pub fn start(path: PathBuf) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let theirs = Arc::clone(&stop);
         let thread = thread::spawn(move || {
@@ -341,7 +343,7 @@ impl Writer {
     }
 
     /// Returns how many lines there are.
-    fn stop(self) -> usize {
+    pub fn stop(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
     }

@@ -1,6 +1,9 @@
 //! The KCL and the KPL, as their authors publish them. `tests/interop/java/run` compiles what calls
 //! them, starts the endpoints, and says in the environment where; without that, these tests fail.
 
+#[path = "java/share.rs"]
+mod share;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};

@@ -3,17 +3,16 @@
 //! Invariant: the endpoint stores each line once (nothing befalls the calls that write), so that what
 //! stands twice in a file, or is missing there, is the consumer's doing.
 
-use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use super::{CONSUMER, MIRROR, PRODUCE, both, consume, files, mirrored};
+use super::{CONSUMER, MIRROR, PRODUCE, both, consume, mirrored};
 use crate::scene::{DEADLINE, stop};
 use crate::support::agent::Home;
 use crate::support::endpoint::{CallFault, Delivery, FaultEndpoint, Log, ReadFault, Script};
-use crate::support::oracle::{Layout, Oracle, Order, Shape};
+use crate::support::oracle::{Oracle, Shape};
 use crate::support::writer::{LogWriter, Pace};
 
 /// All that can befall a call that reads, but one that is never answered.
