@@ -27,6 +27,9 @@ use crate::support::writer::{LogWriter, Pace};
 /// How long anything may take.
 const DEADLINE: Duration = Duration::from_mins(2);
 
+/// The stream that all goes through.
+const STREAM: &str = "resharded";
+
 /// Logs, each a key.
 const LOGS: usize = 8;
 
@@ -82,7 +85,7 @@ pub fn reshard(url: &str, seed: u64, reading: Reading) -> usize {
     for step in 0..4 {
         more_is_written(&early);
         if step % 2 == 0 {
-            split_all(url);
+            split_all(url, STREAM);
         } else {
             merge_pairs(url);
         }
@@ -107,7 +110,7 @@ pub fn reshard(url: &str, seed: u64, reading: Reading) -> usize {
     for home in [&early, &late] {
         whole(home, &source);
     }
-    shards(url).len()
+    shards(url, STREAM).len()
 }
 
 /// Ends an agent in order.
@@ -153,7 +156,7 @@ fn all_closed_are_finished(url: &str, home: &Home) {
     let until = Instant::now() + DEADLINE;
     let expected = |shard: &Shard| if shard.closed { "finished" } else { "reading" };
     let expected: Vec<(String, &str)> =
-        shards(url).iter().map(|shard| (shard.id.clone(), expected(shard))).collect();
+        shards(url, STREAM).iter().map(|shard| (shard.id.clone(), expected(shard))).collect();
     loop {
         let status = home.status(DEADLINE);
         let shards = status["consumers"][0]["shards"].as_array().unwrap();
@@ -178,8 +181,8 @@ struct Shard {
 }
 
 /// Returns all shards, by their hash ranges.
-fn shards(url: &str) -> Vec<Shard> {
-    let listed = call(url, "ListShards", &json!({ "StreamName": "resharded" }));
+fn shards(url: &str, stream: &str) -> Vec<Shard> {
+    let listed = call(url, "ListShards", &json!({ "StreamName": stream }));
     let hash = |shard: &Value, end: &str| -> u128 {
         shard["HashKeyRange"][end].as_str().unwrap().parse().unwrap()
     };
@@ -194,41 +197,41 @@ fn shards(url: &str) -> Vec<Shard> {
     shards
 }
 
-fn open_shards(url: &str) -> Vec<Shard> {
-    shards(url).into_iter().filter(|shard| !shard.closed).collect()
+fn open_shards(url: &str, stream: &str) -> Vec<Shard> {
+    shards(url, stream).into_iter().filter(|shard| !shard.closed).collect()
 }
 
-/// Splits every open shard in the middle of its range.
-fn split_all(url: &str) {
-    for shard in open_shards(url) {
+/// Splits every open shard of a stream in the middle of its range.
+pub fn split_all(url: &str, stream: &str) {
+    for shard in open_shards(url, stream) {
         let middle = shard.first + (shard.last - shard.first) / 2 + 1;
         let split = json!({
-            "StreamName": "resharded",
+            "StreamName": stream,
             "ShardToSplit": shard.id,
             "NewStartingHashKey": middle.to_string(),
         });
         call(url, "SplitShard", &split);
-        wait_active(url);
+        wait_active(url, stream);
     }
 }
 
 /// Merges the open shards two by two.
 fn merge_pairs(url: &str) {
-    for pair in open_shards(url).chunks_exact(2) {
+    for pair in open_shards(url, STREAM).chunks_exact(2) {
         let merge = json!({
-            "StreamName": "resharded",
+            "StreamName": STREAM,
             "ShardToMerge": pair[0].id,
             "AdjacentShardToMerge": pair[1].id,
         });
         call(url, "MergeShards", &merge);
-        wait_active(url);
+        wait_active(url, STREAM);
     }
 }
 
-fn wait_active(url: &str) {
+fn wait_active(url: &str, stream: &str) {
     let until = Instant::now() + DEADLINE;
     loop {
-        let told = call(url, "DescribeStreamSummary", &json!({ "StreamName": "resharded" }));
+        let told = call(url, "DescribeStreamSummary", &json!({ "StreamName": stream }));
         if told["StreamDescriptionSummary"]["StreamStatus"] == "ACTIVE" {
             return;
         }

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::consume::{PRODUCE, endpoint, files};
 use super::scene::{DEADLINE, append, status, stop};
+use crate::resharding;
 use crate::sharing::{self, Place};
 use crate::support::agent::Home;
 use crate::support::dynamodb::DynamoDb;
@@ -127,5 +128,30 @@ fn what_came_since_the_first_consumer_began_is_not_skipped_by_the_next() {
     stop(agent);
     assert_eq!(written(), "between\nafter\n");
     assert_eq!(files(&first.out()).len(), 0);
+    assert_eq!(dynamodb.refused(), 0);
+}
+
+/// `start_at: latest` is when the first consumer began, also where the leases could not be made then and the
+/// shards are others by the time they can: what came meanwhile stands in shards that are closed.
+#[test]
+fn what_came_between_the_first_start_and_the_leases_is_not_lost_with_a_closed_shard() {
+    let (kinesis, dynamodb) = (endpoint("web", 1), DynamoDb::start());
+    let source = Home::new(&kinesis, PRODUCE);
+    let ship = |line: &str| {
+        append(&source.logs().join("app.log"), line.as_bytes());
+        assert_eq!(source.once(DEADLINE).code(), Some(0));
+    };
+    let settings = |more| consume(&dynamodb, more) + "    start_at: latest\n";
+    let home = Home::new(&kinesis, &settings(""));
+    says(&home, "the table leases does not exist: create it, or set coordinate.create_table");
+    ship("between\n");
+    resharding::split_all(&kinesis, "web");
+    ship("after\n");
+    home.configure(&settings(", create_table: true"));
+    let finished = home.once(DEADLINE);
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    let written: String =
+        files(&home.out()).iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    assert_eq!(written, "between\nafter\n");
     assert_eq!(dynamodb.refused(), 0);
 }

@@ -111,6 +111,8 @@ pub struct Worker {
     started: Option<u64>,
     entries: BTreeMap<ShardId, Entry>,
     listed: Vec<Shard>,
+    /// Shards that were once listed as open, and so were open when this agent first started, or came later.
+    opened: BTreeSet<ShardId>,
     /// Leases to add, parents first.
     missing: Vec<Lease>,
     /// Leases to take, to ask for or to remove, as of the last look at the table.
@@ -138,6 +140,7 @@ impl Worker {
             started: None,
             entries: BTreeMap::new(),
             listed: Vec::new(),
+            opened: BTreeSet::new(),
             missing: Vec::new(),
             planned: Vec::new(),
             lost: BTreeSet::new(),
@@ -155,6 +158,9 @@ impl Worker {
     pub fn on_listed(&mut self, shards: &[Shard]) {
         self.listed = shards.to_vec();
         self.listed.sort_by(|one, two| one.id.cmp(&two.id));
+        self.opened.retain(|id| self.listed.binary_search_by(|shard| shard.id.cmp(id)).is_ok());
+        let open = shards.iter().filter(|shard| !shard.closed);
+        self.opened.extend(open.map(|shard| shard.id.clone()));
         if self.scanned {
             self.seed();
         }
@@ -367,7 +373,7 @@ impl Worker {
         if let Some(children) = &holding.finished {
             let absent = children.iter().find(|child| !self.entries.contains_key(&child.id));
             if let Some(child) = absent.cloned() {
-                return self.create(seed::of_child(&child));
+                return self.create(self.of_child(&child));
             }
             let children = children.iter().map(|child| child.id.clone()).collect();
             let checkpoint = Checkpoint::ShardEnd;

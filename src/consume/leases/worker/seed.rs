@@ -8,16 +8,34 @@ use crate::consume::leases::lease::{Checkpoint, Lease, Write};
 use crate::position::ShardId;
 use crate::stream::read::{Child, Shard};
 
-/// Returns the lease of a shard that goes on where another ended.
-pub(super) fn of_child(child: &Child) -> Lease {
-    Lease {
-        parents: child.parents.iter().cloned().collect(),
-        hash_keys: Some((child.first_hash.clone(), child.last_hash.clone())),
-        ..Lease::new(child.id.clone(), Checkpoint::TrimHorizon)
-    }
-}
-
 impl Worker {
+    /// Returns the lease of a shard that goes on where another ended.
+    pub(super) fn of_child(&self, child: &Child) -> Lease {
+        let (checkpoint, since) = self.begin_after(&child.parents);
+        Lease {
+            parents: child.parents.iter().cloned().collect(),
+            hash_keys: Some((child.first_hash.clone(), child.last_hash.clone())),
+            since,
+            ..Lease::new(child.id.clone(), checkpoint)
+        }
+    }
+
+    /// Returns where a shard begins that goes on after `parents`: at its oldest record. Where nothing was
+    /// read of a parent since [`Checkpoint::Latest`], and nobody knows that it was open then, the
+    /// child may hold what is older.
+    fn begin_after(&self, parents: &[ShardId]) -> (Checkpoint, Option<u64>) {
+        let parents = parents.iter().filter(|parent| !self.opened.contains(*parent));
+        let since = parents.filter_map(|parent| self.entries.get(parent)).find_map(|entry| {
+            let unread =
+                matches!(entry.lease.checkpoint, Checkpoint::Latest | Checkpoint::ShardEnd);
+            entry.lease.since.filter(|_| unread)
+        });
+        match since {
+            Some(_) => (Checkpoint::Latest, since),
+            None => (Checkpoint::TrimHorizon, None),
+        }
+    }
+
     /// Finds the leases that are missing, and those that the stream has outlived.
     pub(super) fn seed(&mut self) {
         if self.retired || self.listed.is_empty() {
@@ -61,13 +79,12 @@ impl Worker {
         }
         let follows = shard.parents.iter().any(|parent| self.entries.contains_key(parent));
         let start = &self.settings.start;
-        let checkpoint = match start {
-            _ if follows => Checkpoint::TrimHorizon,
-            // What is closed holds nothing that is yet to come; what is open came from it.
-            Checkpoint::Latest if shard.closed => return None,
-            _ => start.clone(),
+        let (checkpoint, since) = if follows {
+            self.begin_after(&shard.parents)
+        } else {
+            // What is closed may have been open at the first start.
+            (start.clone(), self.started.filter(|_| *start == Checkpoint::Latest))
         };
-        let since = self.started.filter(|_| checkpoint == Checkpoint::Latest);
         Some(Lease {
             parents: shard.parents.iter().cloned().collect(),
             hash_keys: Some((shard.first_hash.clone(), shard.last_hash.clone())),

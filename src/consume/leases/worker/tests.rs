@@ -603,3 +603,73 @@ fn whatever_fails_no_lease_is_held_twice_and_no_record_is_lost() {
         world.assert_all_written(u32::MAX);
     }
 }
+
+/// A worker that begins at `latest`, and the table that it finds empty.
+fn latest(shards: &[Shard], now: Instant) -> (Worker, Table) {
+    let start = Checkpoint::Latest;
+    let settings = Settings { id: Arc::from("agent"), failover: FAILOVER, start };
+    let mut worker = Worker::new(settings, Rng::with_seed(1), now);
+    worker.on_started(1_000);
+    worker.on_listed(shards);
+    (worker, Table::default())
+}
+
+fn listed(number: usize, parents: &[usize], closed: bool) -> Shard {
+    Shard {
+        id: shard_id(number),
+        parents: parents.iter().map(|parent| shard_id(*parent)).collect(),
+        closed,
+        first_hash: "0".to_owned(),
+        last_hash: "1".to_owned(),
+    }
+}
+
+fn begins(table: &Table) -> Vec<(Checkpoint, Option<u64>)> {
+    table.0.values().map(|lease| (lease.checkpoint.clone(), lease.since)).collect()
+}
+
+/// Between the first start and the leases a shard may have been closed, with what came in it by then.
+#[test]
+fn what_came_since_the_first_start_is_sought_in_closed_shards_too() {
+    let now = Instant::now();
+    let shards = [listed(0, &[], true), listed(1, &[0], false), listed(2, &[0], false)];
+    let (mut worker, mut table) = latest(&shards, now);
+    work(&mut worker, &mut table, now, |_| false);
+    let since = (Checkpoint::Latest, Some(1_000));
+    assert_eq!(begins(&table), [since.clone(), since.clone(), since]);
+}
+
+/// Of a parent in which nothing came since then it is not known whether it ended before: what its child holds
+/// may be older.
+#[test]
+fn a_child_of_a_shard_that_brought_nothing_begins_at_the_first_start_too() {
+    let now = Instant::now();
+    let (mut worker, mut table) = latest(&[listed(0, &[], true)], now);
+    let children = |shards: &[usize]| -> Vec<Child> {
+        shards
+            .iter()
+            .map(|&number| {
+                let Shard { id, parents, first_hash, last_hash, .. } = listed(number, &[0], false);
+                Child { id, parents, first_hash, last_hash }
+            })
+            .collect()
+    };
+    work(&mut worker, &mut table, now, |_| false);
+    let later = now + FAILOVER;
+    work(&mut worker, &mut table, later, |_| false);
+    assert!(holds(&worker, &shard_id(0)));
+    worker.finish(&shard_id(0), children(&[1, 2]), later);
+    work(&mut worker, &mut table, later, |_| false);
+    let since = (Checkpoint::Latest, Some(1_000));
+    assert_eq!(begins(&table)[1..], [since.clone(), since]);
+    assert!(table.0[&shard_id(0)].is_finished());
+
+    // One that was open at the first start, or brought something since, has no older children.
+    let (mut worker, mut table) = latest(&[listed(0, &[], false)], now);
+    work(&mut worker, &mut table, now, |_| false);
+    work(&mut worker, &mut table, later, |_| false);
+    worker.finish(&shard_id(0), children(&[1, 2]), later);
+    work(&mut worker, &mut table, later, |_| false);
+    let oldest = (Checkpoint::TrimHorizon, None);
+    assert_eq!(begins(&table)[1..], [oldest.clone(), oldest]);
+}
