@@ -435,7 +435,7 @@ mod tests {
             self.0.fetch_add(1, Ordering::Relaxed);
             let record = Fetched {
                 partition_key: String::new(),
-                data: Bytes::from_static(&[0; EVENT]),
+                data: Bytes::from(vec![0; EVENT]),
                 sequence_number: SequenceNumber::from("1"),
             };
             let records = vec![record];
