@@ -137,6 +137,9 @@ pub struct Tailer {
     pub(super) next_scan: Instant,
     next_housekeeping: Instant,
     next_poll: Instant,
+    pub(super) next_settling: Instant,
+    /// Whether something may have been settled that was not looked for.
+    pub(super) settling_waits: bool,
     /// Since when no whole block was to be had, while something waited to be read.
     pub(super) short_since: Option<Instant>,
     /// Whether some files are polled: their changes ring no bell.
@@ -184,6 +187,8 @@ impl Tailer {
             next_scan: now,
             next_housekeeping: now,
             next_poll: now,
+            next_settling: now,
+            settling_waits: false,
             short_since: None,
             polls: false,
             around,
@@ -448,6 +453,9 @@ impl Tailer {
         }
         if self.polls {
             next = next.min(self.next_poll);
+        }
+        if self.settling_waits {
+            next = next.min(self.next_settling);
         }
         let patience = self.short_since.map(|since| since + PATIENCE).filter(|end| *end > now);
         next = patience.map_or(next, |end| next.min(end));

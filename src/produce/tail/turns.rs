@@ -26,14 +26,16 @@ const LOOKS_A_TURN: usize = 8;
 /// a throttled shard may keep its half of the memory for seconds.
 pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 
+/// How often at most memory that records took is looked for: in that time, a fast stream settles less
+/// than the memory there is.
+const SETTLING: Duration = Duration::from_millis(20);
+
 impl Tailer {
     /// Reads a few turns; returns true where something is left to read and there is no room for it.
     pub(super) fn read(&mut self, now: Instant) -> bool {
         self.around.wake.set_starved(true);
         if !self.around.budget.is_ample() {
-            let (files, budget) = (&mut self.files, &self.around.budget);
-            self.owing
-                .retain(|key| files.get_mut(*key).is_some_and(|file| file.settle_owed(budget)));
+            self.settle_owed(now);
         }
         let turns = TURNS.max(std::mem::take(&mut self.looked_at) / LOOKS_A_TURN);
         for _ in 0..turns {
@@ -49,6 +51,18 @@ impl Tailer {
         }
         self.around.wake.set_starved(false);
         false
+    }
+
+    /// Gives back what settled records took beside their bytes. That looks at every file of which some
+    /// are on their way, thousands perhaps, and so it waits for more of them to be settled.
+    fn settle_owed(&mut self, now: Instant) {
+        self.settling_waits = now < self.next_settling;
+        if !self.settling_waits {
+            self.next_settling = now + SETTLING;
+            let (files, budget) = (&mut self.files, &self.around.budget);
+            self.owing
+                .retain(|key| files.get_mut(*key).is_some_and(|file| file.settle_owed(budget)));
+        }
     }
 
     /// Gives the file whose turn it is one; false where there was no room for it.
