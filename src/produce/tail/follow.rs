@@ -40,6 +40,8 @@ impl Tailer {
             self.held.iter_mut().find(|(held, ..)| held.facts.place() == place)
         {
             held.path = Arc::from(found.path);
+        } else if self.deferred.see(place, &found.path) {
+            // What it is will be told at the end of this scan.
         } else if self.patterns.matches(&found.path)
             && !self.ignored.contains(&(place, found.facts.birth))
         {
@@ -206,8 +208,7 @@ impl Tailer {
         }
         if self.phase == Phase::Starting {
             // What it is can be told once it is known which known files are missing.
-            self.deferred.push(candidate.path);
-            return;
+            return self.defer(candidate);
         }
         match if self.phase == Phase::Started { self.suspect(&candidate) } else { None } {
             Some(original) => self.held.push((candidate, original, now)),

@@ -3,17 +3,45 @@
 //! Invariant: a directory is listed once, however many files are looked for in it; and what the checkpoint
 //! tells of is told to those behind before anything new is.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
+use super::follow::stands_at;
 use super::generations::{Candidate, Ended};
 use super::identity::Verdict;
 use super::tailer::{Phase, Tailer};
 use super::{FileEvent, Output};
 use crate::produce::watch::facts::Place;
+
+/// New files that the first scan found.
+#[derive(Debug, Default)]
+pub(super) struct Deferred {
+    open: Vec<Candidate>,
+    /// Those for which there was no descriptor.
+    closed: BTreeSet<Arc<Path>>,
+}
+
+impl Deferred {
+    /// Returns how many descriptors they have.
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// A file was found under a path; returns true where it is one of those that are open.
+    pub(super) fn see(&mut self, place: Place, path: &Path) -> bool {
+        let known = self.open.iter_mut().find(|candidate| candidate.facts.place() == place);
+        known.is_some_and(|candidate| {
+            if *candidate.path != *path {
+                candidate.path = Arc::from(path);
+            }
+            true
+        })
+    }
+}
 
 impl Tailer {
     /// Ends the first scan: what the checkpoint knows and no pattern found is looked for beside where
@@ -34,19 +62,29 @@ impl Tailer {
             }
         }
         self.phase = Phase::Started;
-        for path in std::mem::take(&mut self.deferred) {
-            if self.files.named(&path).is_none() {
-                self.observe_at_start(&path, now);
+        let deferred = std::mem::take(&mut self.deferred);
+        for mut candidate in deferred.open {
+            if let Err(error) = candidate.refresh() {
+                self.around.status.trouble(&candidate.path, &error);
             }
+            candidate.named = stands_at(&candidate.path, candidate.facts.place());
+            self.consider(candidate, now);
+        }
+        for path in deferred.closed {
+            // It may stand for another file by now, even for one that is followed.
+            self.observe(&path, now);
         }
         self.outbox.push_back(Output::File(FileEvent::Scanned));
     }
 
-    fn observe_at_start(&mut self, path: &Path, now: Instant) {
-        match Candidate::open(path, path.is_symlink()) {
-            Ok(candidate) => self.consider(candidate, now),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => self.around.status.trouble(path, &error),
+    /// Keeps a new file until it is known which known ones are missing. Open, where there is a descriptor
+    /// for it: it may be renamed or deleted meanwhile.
+    pub(super) fn defer(&mut self, candidate: Candidate) {
+        let open = self.named_open().saturating_add(self.deferred.len());
+        if open < self.flow.tail.open_files && self.has_descriptor() {
+            self.deferred.open.push(candidate);
+        } else {
+            self.deferred.closed.insert(candidate.path);
         }
     }
 

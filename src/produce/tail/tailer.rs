@@ -24,6 +24,7 @@ use super::file::{Name, TailedFile};
 use super::followed::Followed;
 use super::generations::{Candidate, Ended, Generations};
 use super::identity::Known;
+use super::start::Deferred;
 use super::turns::PATIENCE;
 use super::wake::Wake;
 use super::weight::Weights;
@@ -130,7 +131,7 @@ pub struct Tailer {
     /// Files that may be copies of followed ones, with that one and since when nothing changed.
     pub(super) held: Vec<(Candidate, FileKey, Instant)>,
     /// New files that the first scan found, until it is known which known ones are missing.
-    pub(super) deferred: Vec<Arc<Path>>,
+    pub(super) deferred: Deferred,
     /// Files that are not followed because they are compressed.
     pub(super) ignored: HashSet<(Place, u64)>,
     pub(super) outbox: VecDeque<Output>,
@@ -181,7 +182,7 @@ impl Tailer {
             open: 0,
             generations: Generations::stored(rows),
             held: Vec::new(),
-            deferred: Vec::new(),
+            deferred: Deferred::default(),
             ignored: HashSet::new(),
             outbox: VecDeque::new(),
             next_scan: now,
@@ -340,9 +341,8 @@ impl Tailer {
     }
 
     /// Takes note of every file that the patterns find.
-    fn walk(&mut self, now: Instant) -> Walk {
+    pub(super) fn walk(&mut self, now: Instant) -> Walk {
         self.look = self.look.wrapping_add(1);
-        self.deferred.clear();
         let patterns = Arc::clone(&self.patterns);
         patterns.walk(&mut |found| {
             self.follow(found, now);
@@ -564,7 +564,8 @@ impl Tailer {
 
     /// Returns whether one more file may be opened.
     pub(super) fn has_descriptor(&self) -> bool {
-        let all = self.open.saturating_add(self.empties.len());
+        let waiting = self.empties.len().saturating_add(self.deferred.len());
+        let all = self.open.saturating_add(waiting);
         all < self.around.descriptors.max(self.flow.tail.open_files)
     }
 

@@ -126,6 +126,12 @@ impl Bench {
 
     /// Starts a tailer with what a checkpoint would hold of everything passed on so far.
     fn start(&mut self, once: bool) {
+        self.make(once);
+        self.step();
+    }
+
+    /// Makes a tailer that has not looked at anything yet.
+    fn make(&mut self, once: bool) {
         let rows: Vec<FileRow> = self.seen.values().map(row).collect();
         let first_ever = rows.is_empty();
         let (sender, output) = bounded(64);
@@ -143,7 +149,6 @@ impl Bench {
         let mode = (first_ever, once);
         self.tailer = Some(Tailer::new(self.flow.clone(), around, &rows, mode, self.now).unwrap());
         self.output = output;
-        self.step();
     }
 
     /// Looks at everything (as the periodic scan does) and steps until nothing is left to do.

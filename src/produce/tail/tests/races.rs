@@ -564,3 +564,35 @@ fn a_file_that_is_renamed_and_deleted_at_once_was_not_missed() {
     until(&mut bench, |bench| bench.texts().len() == 3);
     assert_eq!(bench.missed(), 1);
 }
+
+/// Renames go on during the first scan. What it finds new is opened at once: a file is read, once,
+/// whatever stands under its path at the end of the scan.
+#[test]
+fn new_files_that_are_renamed_during_the_first_scan_are_each_read_once() {
+    for open_files in [512, 1] {
+        let mut bench = Bench::new(&["app.log*"]);
+        bench.flow.tail.open_files = open_files;
+        bench.append("app.log.9", b"known\n");
+        bench.start(false);
+        bench.stop();
+        bench.append("app.log.1", b"young\n");
+        bench.append("app.log.2", b"old\n");
+        bench.make(false);
+        let (now, mut tailer) = (bench.now, bench.tailer.take().unwrap());
+        tailer.walk(now);
+        bench.rename("app.log.2", "app.log.3");
+        // Under both names, as the end of the scan finds it while it is renamed.
+        fs::hard_link(bench.path("app.log.1"), bench.path("app.log.2")).unwrap();
+        if open_files > 1 {
+            fs::remove_file(bench.path("app.log.3")).unwrap();
+        }
+        tailer.finish_start(now);
+        bench.tailer = Some(tailer);
+        for _ in 0..3 {
+            bench.step();
+        }
+        assert_eq!(bench.texts().concat().len(), "known\nyoung\nold\n".len(), "{open_files}");
+        assert_eq!(bench.seen.len(), 3, "{open_files}: {:?}", bench.texts());
+        assert_eq!((bench.missed(), bench.lost()), (0, 0));
+    }
+}
