@@ -143,8 +143,13 @@ impl Tailer {
         }
         let Some(file) = self.files.get_mut(key) else { return };
         file.progress.set_rotated(false);
+        let rests = file.name == Name::Lost && !file.queued;
         self.files.name(key);
         self.set_name(key, Name::found(found.linked));
+        if rests {
+            // The queue of the resting may have passed over it while it had no name.
+            self.rest(key);
+        }
     }
 
     /// A path that was seen before stands for no file now.

@@ -596,3 +596,34 @@ fn new_files_that_are_renamed_during_the_first_scan_are_each_read_once() {
         assert_eq!((bench.missed(), bench.lost()), (0, 0));
     }
 }
+
+/// A file that lost its name and found another one rests with its descriptor like any other: it gives that
+/// up for one that is to be read, which may be deleted before its turn comes.
+#[test]
+fn a_file_that_has_a_name_again_gives_its_descriptor_up() {
+    let mut bench = Bench::new(&["*.log"]);
+    bench.flow.tail.open_files = 2;
+    bench.start(false);
+    let follow = |bench: &mut Bench, name: &str| {
+        bench.append(name, format!("{name}\n").as_bytes());
+        look_at(bench, name);
+    };
+    for name in ["a", "b"] {
+        follow(&mut bench, &format!("{name}.log"));
+        bench.rename(&format!("{name}.log"), name);
+        look_at(&mut bench, &format!("{name}.log"));
+        for other in 0..4 {
+            follow(&mut bench, &format!("{name}-{other}.log"));
+        }
+        bench.rename(name, &format!("{name}.log"));
+        look_at(&mut bench, &format!("{name}.log"));
+    }
+    bench.append("last.log", b"last\n");
+    let (now, path) = (bench.now, bench.path("last.log"));
+    bench.tailer.as_mut().unwrap().observe(&path, now);
+    fs::remove_file(path).unwrap();
+    bench.step();
+    bench.pass(Duration::from_secs(5));
+    assert_eq!(bench.texts().len(), 11, "{:?}", bench.texts());
+    assert_eq!(bench.lost(), 0);
+}
