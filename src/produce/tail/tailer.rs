@@ -255,19 +255,26 @@ impl Tailer {
         if self.once && !starved && self.ready.is_empty() && self.outbox.is_empty() {
             return None;
         }
-        let busy = !starved && (!self.ready.is_empty() || !self.outbox.is_empty());
+        // What is left in the outbox waits for room, and that rings the bell.
+        let busy = !starved && self.outbox.is_empty() && !self.ready.is_empty();
         Some(if busy { Duration::ZERO } else { self.until_next(now) })
     }
 
     /// Passes on what is in the outbox as far as there is room; false where nobody takes it any more.
     pub(super) fn deliver(&mut self) -> bool {
+        let mut is_awaited = false;
         while let Some(output) = self.outbox.pop_front() {
             match self.around.output.try_send(output) {
-                Ok(()) => {}
+                Ok(()) => is_awaited = false,
                 Err(TrySendError::Full(output)) => {
                     self.outbox.push_front(output);
+                    if is_awaited {
+                        return true;
+                    }
+                    // Room that was made before anybody could know that it is waited for is found by
+                    // looking once more.
                     self.around.wake.set_starved(true);
-                    return true;
+                    is_awaited = true;
                 }
                 Err(TrySendError::Disconnected(_)) => return false,
             }
