@@ -15,7 +15,7 @@ use super::tailer::Tailer;
 use crate::position::FileKey;
 use crate::produce::watch::facts::Place;
 use crate::produce::watch::patterns;
-use crate::produce::watch::unopened::Gone;
+use crate::produce::watch::unopened::{Claim, Gone};
 
 impl Tailer {
     /// Opens what came and was not opened so far, wherever it stands by now: a file that was renamed
@@ -89,10 +89,10 @@ impl Tailer {
             return self.was_moved(gone);
         }
         let known = match gone.claimed {
-            Some(place) => match self.files.at(place) {
+            Some(claim) => match self.key_of(claim) {
                 Some(key) => Some(key),
                 // What was opened, and is followed no more, has been read to its end.
-                None if !self.is_undecided(place) => return true,
+                None if !self.is_undecided(claim.0) => return true,
                 None => None,
             },
             None => self.files.named(&gone.path),
@@ -113,25 +113,31 @@ impl Tailer {
             return true;
         }
         // It was opened, and it cannot be told yet what it is.
-        gone.claimed.is_some_and(|place| self.is_undecided_and_deleted(place))
+        gone.claimed.is_some_and(|(place, _)| self.is_undecided_and_deleted(place))
     }
 
     /// The same of a file that was moved where nobody looks: nothing more will be told of it.
     fn was_moved(&mut self, gone: &Gone) -> bool {
-        let key = if let Some(place) = gone.claimed {
-            self.files.at(place)
+        let key = if let Some(claim) = gone.claimed {
+            self.key_of(claim)
         } else {
             // A scan had opened it before its coming was told, and its path stands for another one now.
             let mut files = self.files.iter();
             let is_it = |file: &&TailedFile| {
                 let is_free = file.name == Name::Lost && !file.told_gone;
-                is_free && file.origin == gone.origin && !self.unopened.is_claimed(file.place())
+                is_free && file.origin == gone.origin && !self.unopened.is_claimed(claim_of(file))
             };
             files.find(is_it).map(|file| file.key)
         };
         let file = key.and_then(|key| self.files.get_mut(key));
         let was_known = file.is_some_and(|file| !std::mem::replace(&mut file.told_gone, true));
         was_known || !gone.came
+    }
+
+    /// Returns the followed file that was claimed; nothing where its inode is another one's by now.
+    fn key_of(&self, (place, birth): Claim) -> Option<FileKey> {
+        let key = self.files.at(place);
+        key.filter(|key| self.files.get(*key).is_some_and(|file| file.identity.birth == birth))
     }
 
     /// Returns the files that were followed in a directory and are deleted, and were not taken for one
@@ -153,7 +159,7 @@ impl Tailer {
             Some(_) => file.is_deleted(),
             None => !stands(file),
         };
-        let is_claimed = |file: &TailedFile| self.unopened.is_claimed(file.place());
+        let is_claimed = |file: &TailedFile| self.unopened.is_claimed(claim_of(file));
         let (claimed, free): (Vec<_>, Vec<_>) =
             untold().filter(is_deleted).partition(|file| is_claimed(file));
         free.into_iter().chain(claimed).map(|file| file.key).collect()
@@ -165,6 +171,11 @@ impl Tailer {
         let handle = held.or_else(|| self.empties.handle(place));
         handle.is_some_and(|handle| handle.metadata().is_ok_and(|facts| facts.nlink() == 0))
     }
+}
+
+/// Returns by what a file is claimed.
+fn claim_of(file: &TailedFile) -> Claim {
+    (file.place(), file.identity.birth)
 }
 
 /// Files that were followed and are deleted, by directory.

@@ -48,6 +48,10 @@ const FILES_MAX: usize = 16 * 1024;
 /// The most renames whose second half is awaited: it comes within a few events, or not at all.
 const LEAVING_MAX: usize = 64;
 
+/// An opened file: where it stands and when it was born, for its inode may be used again before its
+/// deletion is told.
+pub type Claim = (Place, u64);
+
 /// A file that was written and is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gone {
@@ -55,7 +59,7 @@ pub struct Gone {
     pub path: PathBuf,
     /// The opened file that was claimed for it: it was missed only if that is still there, and so
     /// another one. Nothing where none was.
-    pub claimed: Option<Place>,
+    pub claimed: Option<Claim>,
     /// The covered path under which it came.
     pub origin: Arc<Path>,
     /// Whether it was written to, and its coming, or its moving, was told: only then can it have been missed.
@@ -70,7 +74,7 @@ pub struct Unopened {
     files: HashMap<Id, File>,
     paths: HashMap<PathBuf, Id>,
     /// Which file an opened one is taken for.
-    claims: HashMap<Place, Id>,
+    claims: HashMap<Claim, Id>,
     /// The files to which something happened since they were looked at.
     fresh: BTreeSet<Id>,
     next: Id,
@@ -90,8 +94,8 @@ struct File {
     origin: Arc<Path>,
     /// Whether something was written to it, as far as is known.
     written: bool,
-    /// The opened file that a look found under its path, and when that was born.
-    claimed: Option<(Place, u64)>,
+    /// The opened file that a look found under its path.
+    claimed: Option<Claim>,
     /// Whether a whole scan has passed since that look.
     late: bool,
 }
@@ -162,7 +166,7 @@ impl Unopened {
             if forgotten {
                 self.paths.remove(&file.path);
                 self.fresh.remove(id);
-                file.claimed.and_then(|(place, _)| self.claims.remove(&place));
+                file.claimed.and_then(|claim| self.claims.remove(&claim));
             }
             file.late = true;
             !forgotten
@@ -175,8 +179,9 @@ impl Unopened {
         else {
             return;
         };
-        let other = self.claims.get(&place).copied().filter(|other| *other != id);
-        let has_older = file.claimed.is_some_and(|(known, born)| known != place && born <= birth);
+        let claim = (place, birth);
+        let other = self.claims.get(&claim).copied().filter(|other| *other != id);
+        let has_older = file.claimed.is_some_and(|known| known != claim && known.1 <= birth);
         if has_older || other.is_some_and(|other| other > id) {
             // The look came late: the file had moved on, and a later one stands there.
             return;
@@ -187,11 +192,10 @@ impl Unopened {
             other_file.claimed = None;
             self.fresh.insert(other);
         }
-        self.claims.insert(place, id);
+        self.claims.insert(claim, id);
         let Some(file) = self.files.get_mut(&id) else { return };
         file.late = false;
-        let before = file.claimed.replace((place, birth)).map(|(before, _)| before);
-        if let Some(before) = before.filter(|before| *before != place) {
+        if let Some(before) = file.claimed.replace(claim).filter(|before| *before != claim) {
             self.claims.remove(&before);
         }
     }
@@ -205,10 +209,10 @@ impl Unopened {
         self.gone.extend(unclaimed.filter(|file| file.written).map(Gone::from));
     }
 
-    /// Returns true where the opened file in a place is taken for one that came.
+    /// Returns true where an opened file is taken for one that came.
     #[must_use]
-    pub fn is_claimed(&self, place: Place) -> bool {
-        self.claims.contains_key(&place)
+    pub fn is_claimed(&self, opened: Claim) -> bool {
+        self.claims.contains_key(&opened)
     }
 
     /// Every file is to be looked at again.
@@ -286,14 +290,14 @@ impl Unopened {
     fn remove(&mut self, id: Id) -> Option<File> {
         let file = self.files.remove(&id)?;
         self.fresh.remove(&id);
-        file.claimed.and_then(|(place, _)| self.claims.remove(&place));
+        file.claimed.and_then(|claim| self.claims.remove(&claim));
         Some(file)
     }
 }
 
 impl From<File> for Gone {
     fn from(file: File) -> Self {
-        let claimed = file.claimed.map(|(place, _)| place);
+        let claimed = file.claimed;
         Self { path: file.path, claimed, origin: file.origin, came: true, deleted: true }
     }
 }
@@ -423,7 +427,7 @@ mod tests {
         unopened.take(gone("a.log"), is_covered);
         let path = PathBuf::from("a.log");
         let origin = Arc::from(path.as_path());
-        let claimed = Some(place(1));
+        let claimed = Some((place(1), 1));
         let expected = Gone { path, claimed, origin, came: true, deleted: true };
         assert_eq!(unopened.take_gone(), [expected]);
     }
@@ -472,7 +476,23 @@ mod tests {
         unopened.take(gone("a.log"), is_covered);
         let gone = unopened.take_gone();
         let claims = gone.iter().map(|gone| gone.claimed).collect::<Vec<_>>();
-        assert_eq!(claims, [Some(place(1)), Some(place(2))]);
+        assert_eq!(claims, [Some((place(1), 1)), Some((place(2), 2))]);
+    }
+
+    /// A file system uses an inode again at once, and a look sees that before its event is told.
+    #[test]
+    fn an_inode_that_is_used_again_does_not_hide_the_file_that_had_it() {
+        let mut unopened = Unopened::default();
+        for (name, birth) in [("a.log", 1), ("b.log", 2)] {
+            unopened.take(came(name), is_covered);
+            unopened.take(written(name), is_covered);
+            unopened.opened(Path::new(name), place(1), birth);
+        }
+        unopened.take(gone("a.log"), is_covered);
+        unopened.take(gone("b.log"), is_covered);
+        let gone = unopened.take_gone();
+        let claims = gone.iter().map(|gone| gone.claimed).collect::<Vec<_>>();
+        assert_eq!(claims, [Some((place(1), 1)), Some((place(1), 2))]);
     }
 
     #[test]

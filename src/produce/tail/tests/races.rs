@@ -569,6 +569,29 @@ fn a_file_that_is_renamed_and_deleted_at_once_was_not_missed() {
     assert_eq!(bench.missed(), 1);
 }
 
+/// The inode of a file that was read and deleted is used again, and that is seen before the deletion is told.
+#[test]
+fn a_file_whose_inode_is_used_again_was_not_missed() {
+    let mut bench = Bench::new(&["*.log"]);
+    bench.flow.tail.scan_interval = Duration::from_hours(1);
+    bench.append("other.log", b"other\n");
+    bench.start(false);
+    bench.append("app.log", b"one\n");
+    until(&mut bench, |bench| bench.texts().len() == 2);
+    let place = |name: &str| patterns::find(&bench.path(name)).unwrap().unwrap().facts.place();
+    let (own, other, now) = (place("app.log"), place("other.log"), bench.now);
+    let path = bench.path("app.log");
+    let tailer = bench.tailer.as_mut().unwrap();
+    // As if the one had stood where the other stands now.
+    tailer.unopened.opened(&path, other, 1);
+    let key = tailer.files.at(own).unwrap();
+    tailer.end(key, 0, "deleted", now);
+    fs::remove_file(&path).unwrap();
+    bench.append("last.log", b"last\n");
+    until(&mut bench, |bench| bench.texts().len() == 3);
+    assert_eq!(bench.missed(), 0);
+}
+
 /// Renames go on during the first scan. What it finds new is opened at once: a file is read, once,
 /// whatever stands under its path at the end of the scan.
 #[test]
