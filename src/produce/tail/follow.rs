@@ -19,7 +19,7 @@ use super::start::{directory_of, names_of};
 use super::tailer::{Phase, TRUNCATED, Tailer};
 use super::{FileEvent, Output};
 use crate::position::{FileKey, Fingerprint, Preceding};
-use crate::produce::watch::facts::Place;
+use crate::produce::watch::facts::{Facts, Place};
 use crate::produce::watch::patterns::Found;
 
 impl Tailer {
@@ -170,7 +170,17 @@ impl Tailer {
             self.set_name(key, Name::Lost);
             self.nameless.insert(key, now);
         }
-        self.enqueue(key);
+        let Some(file) = self.files.get(&key) else { return };
+        let written =
+            file.handle.as_ref().and_then(|handle| handle.metadata().ok()).is_some_and(|own| {
+                let facts = Facts::of(&own);
+                (facts.size, facts.modified) != (file.size, file.modified)
+            });
+        // Where thousands are renamed at once, those that were read to their end must not stand in the way
+        // of those that were not.
+        if written || file.has_unread() {
+            self.enqueue(key);
+        }
     }
 
     /// Decides what a file that is not followed is.
