@@ -117,7 +117,9 @@ impl Tailer {
             return;
         }
         file.see(found.facts.size, now);
-        if file.has_unread() || written {
+        // Of what was written and is there as it was read, only an unfinished line may be another one.
+        let is_checked = file.handle.is_some() && file.is_drained();
+        if file.has_unread() || written && !is_checked {
             self.enqueue(key);
         }
     }
@@ -170,15 +172,9 @@ impl Tailer {
             self.set_name(key, Name::Lost);
             self.nameless.insert(key, now);
         }
-        let Some(file) = self.files.get(&key) else { return };
-        let written =
-            file.handle.as_ref().and_then(|handle| handle.metadata().ok()).is_some_and(|own| {
-                let facts = Facts::of(&own);
-                (facts.size, facts.modified) != (file.size, file.modified)
-            });
         // Where thousands are renamed at once, those that were read to their end must not stand in the way
         // of those that were not.
-        if written || file.has_unread() {
+        if self.files.get_mut(&key).is_some_and(|file| has_news(file)) {
             self.enqueue(key);
         }
     }
@@ -438,6 +434,19 @@ fn is_as_read(file: &TailedFile) -> bool {
     let before = read_preceding(handle, file.offset);
     before.is_ok_and(|before| before == file.preceding)
         && read_head(handle).is_ok_and(|head| file.identity.fingerprint.matches(&head))
+}
+
+/// Returns true where a turn of the file would find more than what was read, by its descriptor.
+fn has_news(file: &mut TailedFile) -> bool {
+    let metadata = file.handle.as_ref().and_then(|handle| handle.metadata().ok());
+    let Some(facts) = metadata.map(|metadata| Facts::of(&metadata)) else {
+        return file.has_unread();
+    };
+    if facts.size != file.size || !file.is_drained() {
+        return true;
+    }
+    let written = std::mem::replace(&mut file.modified, facts.modified) != facts.modified;
+    written && !is_as_read(file)
 }
 
 /// Returns true where `candidate` is certainly no copy of `file`, finished or not: it is longer, or

@@ -681,23 +681,32 @@ fn a_file_that_has_a_name_again_gives_its_descriptor_up() {
 /// were read to their end do not wait for a turn, before one that is new.
 #[test]
 fn what_was_read_takes_no_turn_when_it_is_renamed() {
-    let mut bench = Bench::new(&["app.log*"]);
-    bench.flow.tail.open_files = 4;
-    bench.flow.tail.scan_interval = Duration::from_hours(1);
-    for number in 1..=20 {
-        bench.append(&format!("app.log.{number}"), b"a line\n");
+    for open_files in [4, 512] {
+        let mut bench = Bench::new(&["app.log*"]);
+        bench.flow.tail.open_files = open_files;
+        bench.flow.tail.scan_interval = Duration::from_hours(1);
+        for number in 1..=20 {
+            bench.append(&format!("app.log.{number}"), b"a line\n");
+        }
+        bench.start(false);
+        if open_files > 20 {
+            // Read by their descriptors, with no look at their paths.
+            for number in 1..=20 {
+                bench.append(&format!("app.log.{number}"), b"another\n");
+            }
+            until(&mut bench, |bench| bench.texts().concat().lines().count() == 40);
+        }
+        for number in (1..=20).rev() {
+            bench.rename(&format!("app.log.{number}"), &format!("app.log.{}", number + 1));
+        }
+        bench.append("app.log.1", b"new\n");
+        let now = bench.now;
+        for number in 1..=21 {
+            let path = bench.path(&format!("app.log.{number}"));
+            bench.tailer.as_mut().unwrap().observe(&path, now);
+        }
+        assert_eq!(bench.tailer.as_ref().unwrap().ready.len(), 1, "{open_files}");
+        bench.step();
+        assert_eq!(bench.texts().len(), 21, "{open_files}");
     }
-    bench.start(false);
-    for number in (1..=20).rev() {
-        bench.rename(&format!("app.log.{number}"), &format!("app.log.{}", number + 1));
-    }
-    bench.append("app.log.1", b"new\n");
-    let now = bench.now;
-    for number in 1..=21 {
-        let path = bench.path(&format!("app.log.{number}"));
-        bench.tailer.as_mut().unwrap().observe(&path, now);
-    }
-    assert_eq!(bench.tailer.as_ref().unwrap().ready.len(), 1);
-    bench.step();
-    assert_eq!(bench.texts().len(), 21);
 }
