@@ -17,6 +17,7 @@ use super::generations::Candidate;
 use super::tailer::{HOLD_DELETED, Tailer};
 use crate::produce::watch::facts::Place;
 use crate::produce::watch::patterns::Found;
+use crate::produce::watch::unopened::Claim;
 
 /// The empty files that are held.
 #[derive(Debug, Default)]
@@ -93,14 +94,15 @@ impl Empties {
         Some(candidate)
     }
 
-    /// Lets the one go that has been adrift for longest, or else any.
-    pub(super) fn drop_one(&mut self) -> bool {
+    /// Lets the one go that has been adrift for longest, or else any; returns by what it was claimed.
+    pub(super) fn drop_one(&mut self) -> Option<Claim> {
         let oldest = self
             .files
             .iter()
             .min_by_key(|(_, empty)| (empty.adrift_since.is_none(), empty.adrift_since));
-        let place = oldest.map(|(place, _)| *place);
-        place.is_some_and(|place| self.remove(place).is_some())
+        let place = oldest.map(|(place, _)| *place)?;
+        let dropped = self.remove(place)?;
+        Some((place, dropped.facts.birth))
     }
 
     fn adrift(&self) -> Vec<(Place, Instant)> {

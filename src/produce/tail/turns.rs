@@ -185,9 +185,10 @@ impl Tailer {
     /// Counts a descriptor, and closes idle ones beyond the bound.
     pub(super) fn opened_one(&mut self) {
         self.open = self.open.saturating_add(1);
-        while self.named_open().saturating_add(self.empties.len()) > self.flow.tail.open_files
-            && self.empties.drop_one()
-        {}
+        while self.named_open().saturating_add(self.empties.len()) > self.flow.tail.open_files {
+            let Some(dropped) = self.empties.drop_one() else { break };
+            self.unopened.let_go(dropped);
+        }
         while self.named_open() > self.flow.tail.open_files {
             let Some(key) = self.idle.pop_front() else { break };
             if let Some(file) = self.files.get_mut(key)

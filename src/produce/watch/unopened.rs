@@ -200,6 +200,14 @@ impl Unopened {
         }
     }
 
+    /// An opened file was let go before anything was written to it: as if nobody had opened it.
+    pub fn let_go(&mut self, opened: Claim) {
+        let id = self.claims.remove(&opened);
+        if let Some(file) = id.and_then(|id| self.files.get_mut(&id)) {
+            file.claimed = None;
+        }
+    }
+
     /// Nothing is known of any file any more: events were lost. What is not known to be open counts as gone.
     pub fn forget(&mut self) {
         let files = std::mem::take(self);

@@ -710,3 +710,23 @@ fn what_was_read_takes_no_turn_when_it_is_renamed() {
         assert_eq!(bench.texts().len(), 21, "{open_files}");
     }
 }
+
+/// A file that was empty when it came is let go for one that is to be read. What is written to it then, and
+/// deleted before anybody looks, was missed.
+#[test]
+fn what_is_written_to_an_empty_file_that_was_let_go_is_counted_if_it_is_gone() {
+    let mut bench = Bench::new(&["*.log"]);
+    bench.flow.tail.open_files = 1;
+    bench.flow.tail.scan_interval = Duration::from_hours(1);
+    bench.start(false);
+    let mut empty = File::create(bench.path("empty.log")).unwrap();
+    until(&mut bench, |bench| bench.tailer.as_ref().unwrap().empties.len() == 1);
+    bench.append("other.log", b"other\n");
+    until(&mut bench, |bench| bench.texts() == ["other\n"]);
+    assert_eq!(bench.tailer.as_ref().unwrap().empties.len(), 0);
+    empty.write_all(b"missed\n").unwrap();
+    fs::remove_file(bench.path("empty.log")).unwrap();
+    bench.append("last.log", b"last\n");
+    until(&mut bench, |bench| bench.texts().contains(&"last\n".to_owned()) && bench.missed() > 0);
+    assert_eq!(bench.missed(), 1);
+}
