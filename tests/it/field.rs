@@ -37,13 +37,16 @@ use crate::support::oracle::{Allowance, Layout, Order};
 use crate::support::writer::{LogWriter, Pace};
 
 /// Deleted and made again at once, as ext4 likes it: the new file has the old one's inode, begins as it
-/// did, and is shorter, as long or longer. Some are made again while the agent does not run.
+/// did, and is shorter, as long or longer. Some are made again while the agent does not run, and of the
+/// others it has no descriptor, which would keep the inode: another file is being read.
 #[test]
 fn inodes_used_again_and_again() {
     let seed = effort::seed(110);
-    let scene = Scene::new(seed, &Settings::default(), Script::healthy());
+    let tail = "buffer: 1 MiB, scan_interval: 200 ms, open_files: 1";
+    let scene = Scene::new(seed, &Settings { tail, ..Settings::default() }, Script::healthy());
     let mut draws = fastrand::Rng::with_seed(seed);
-    let (log, header) = (scene.log(0), "the header that every file has, whatever its inode\n");
+    let (log, other) = (scene.log(0), scene.log(1));
+    let header = "the header that every file has, whatever its inode\n";
     let (mut agent, mut expected) = (Some(scene.home.start()), Vec::new());
     let (mut cycles, mut again, mut inode) = (0, 0_u64, 0);
     for cycle in effort::tries(150) {
@@ -58,6 +61,12 @@ fn inodes_used_again_and_again() {
         let restarts = draws.u8(..10) == 0;
         if restarts {
             stop(agent.take().unwrap());
+        } else {
+            let text = format!("a line of another log in cycle {cycle}\n");
+            append(&other, text.as_bytes());
+            expected.extend_from_slice(text.as_bytes());
+            let bytes = expected.len() as u64;
+            scene.wait("the other file is read", |log| log.stored_bytes >= bytes);
         }
         fs::remove_file(&log).unwrap();
         if restarts {
