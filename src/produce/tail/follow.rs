@@ -169,12 +169,14 @@ impl Tailer {
         if file.name != Name::Lost {
             file.progress.set_rotated(true);
             file.changed_at = now;
+            let is_open = file.handle.is_some();
             self.set_name(key, Name::Lost);
             self.nameless.insert(key, now);
+            self.nameless_open = self.nameless_open.saturating_add(usize::from(is_open));
         }
         // Where thousands are renamed at once, those that were read to their end must not stand in the way
         // of those that were not.
-        if self.files.get_mut(&key).is_some_and(|file| has_news(file)) {
+        if self.files.get_mut(key).is_some_and(has_news) {
             self.enqueue(key);
         }
     }
@@ -333,6 +335,8 @@ impl Tailer {
             // Every descriptor is needed for something that waits to be read: this one waits without.
             file.handle = None;
             self.open = self.open.saturating_sub(1);
+            let is_nameless = self.nameless.contains_key(&key);
+            self.nameless_open = self.nameless_open.saturating_sub(usize::from(is_nameless));
         }
     }
 
@@ -396,7 +400,7 @@ impl Tailer {
         file.path = Arc::clone(&candidate.path);
         file.handle = Some(candidate.handle);
         self.outbox.push_back(Output::File(FileEvent::Moved { key, path: candidate.path }));
-        self.opened_one();
+        self.opened_again(key);
         self.enqueue(key);
     }
 

@@ -115,6 +115,8 @@ pub struct Tailer {
     pub(super) files: Followed,
     /// Those of the files that have lost their name, and when.
     pub(super) nameless: BTreeMap<FileKey, Instant>,
+    /// How many of those are open.
+    pub(super) nameless_open: usize,
     /// Those that are found through a symbolic link.
     linked: BTreeSet<FileKey>,
     /// Those of which records may be on their way.
@@ -173,6 +175,7 @@ impl Tailer {
             phase: if first_ever { Phase::FirstEver } else { Phase::Starting },
             files: Followed::default(),
             nameless: BTreeMap::new(),
+            nameless_open: 0,
             linked: BTreeSet::new(),
             owing: HashSet::new(),
             look: 0,
@@ -380,6 +383,7 @@ impl Tailer {
     }
 
     fn keep_house(&mut self, now: Instant) {
+        debug_assert_eq!(self.nameless_open, self.count_nameless_open(), "counted one by one");
         self.next_housekeeping = now + HOUSEKEEPING;
         self.settle_held(now);
         self.polls = self.watch.degraded().is_some() || !self.linked.is_empty();
@@ -495,7 +499,10 @@ impl Tailer {
     pub(super) fn set_name(&mut self, key: FileKey, name: Name) {
         let Some(file) = self.files.get_mut(key) else { return };
         file.name = name;
-        self.nameless.remove(&key);
+        let is_open = file.handle.is_some();
+        if self.nameless.remove(&key).is_some() && is_open {
+            self.nameless_open = self.nameless_open.saturating_sub(1);
+        }
         self.linked.remove(&key);
         match name {
             // Whoever takes the name away says when.
@@ -515,7 +522,9 @@ impl Tailer {
         let Some(mut file) = self.files.remove(key) else { return };
         file.forget_owed(&self.around.budget);
         self.owing.remove(&key);
-        self.nameless.remove(&key);
+        if self.nameless.remove(&key).is_some() && file.handle.is_some() {
+            self.nameless_open = self.nameless_open.saturating_sub(1);
+        }
         self.linked.remove(&key);
         if file.handle.is_some() {
             self.open = self.open.saturating_sub(1);
@@ -564,9 +573,12 @@ impl Tailer {
     /// Returns how many descriptors the files have that have a name. Those without one come on top: a
     /// file that was rotated can be read by its descriptor only.
     pub(super) fn named_open(&self) -> usize {
-        let is_open =
-            |key: &&FileKey| self.files.get(**key).is_some_and(|file| file.handle.is_some());
-        self.open.saturating_sub(self.nameless.keys().filter(is_open).count())
+        self.open.saturating_sub(self.nameless_open)
+    }
+
+    fn count_nameless_open(&self) -> usize {
+        let files = self.nameless.keys().filter_map(|key| self.files.get(*key));
+        files.filter(|file| file.handle.is_some()).count()
     }
 
     /// Returns whether one more file may be opened.

@@ -178,8 +178,15 @@ impl Tailer {
             return false;
         }
         file.handle = Some(candidate.handle);
-        self.opened_one();
+        self.opened_again(key);
         true
+    }
+
+    /// Counts the descriptor of a file that had none.
+    pub(super) fn opened_again(&mut self, key: FileKey) {
+        let is_nameless = self.nameless.contains_key(&key);
+        self.nameless_open = self.nameless_open.saturating_add(usize::from(is_nameless));
+        self.opened_one();
     }
 
     /// Counts a descriptor, and closes idle ones beyond the bound.
