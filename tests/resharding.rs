@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::agent::{Agent, Home};
+use crate::support::agent::{Agent, Home, shipping};
 use crate::support::oracle::{Oracle, Shape};
 use crate::support::writer::{LogWriter, Pace};
 
@@ -33,15 +33,9 @@ const STREAM: &str = "resharded";
 /// Logs, each a key.
 const LOGS: usize = 8;
 
-const PRODUCE: &str = "state_dir: {state}
-aws: { endpoint_url: '{endpoint}', region: us-east-1 }
-produce:
-  - name: web
-    files: ['{logs}/*.log']
-    stream: resharded
-    merge: { format: kpl, max_bytes: 2 KB, max_age: 50 ms }
-    ship: { joined_bytes: 0, backoff_max: 500 ms }
-";
+/// How the producer merges and sends.
+const SHIP: &str = "merge: { format: kpl, max_bytes: 2 KB, max_age: 50 ms }
+    ship: { joined_bytes: 0, backoff_max: 500 ms }";
 
 const CONSUME: &str = "state_dir: {state}
 aws: { endpoint_url: '{endpoint}', region: us-east-1 }
@@ -76,7 +70,8 @@ pub fn reshard(url: &str, seed: u64, reading: Reading) -> usize {
     eprintln!("seed {seed}");
     let oracle = Oracle::new(seed, Shape::Plain);
     let mut draws = fastrand::Rng::with_seed(seed);
-    let (source, early) = (Home::new(url, PRODUCE), Home::new(url, &reading.configured("early")));
+    let (source, early) =
+        (Home::new(url, &shipping(STREAM, SHIP)), Home::new(url, &reading.configured("early")));
     let writers: Vec<LogWriter> = (0..LOGS)
         .map(|n| source.logs().join(format!("{n}.log")))
         .map(|path| LogWriter::start(&path, oracle.minter(), Pace::rate(100)))

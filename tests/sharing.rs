@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::agent::{Agent, Home};
+use crate::support::agent::{Agent, Home, shipping};
 
 /// How long anything may take.
 const DEADLINE: Duration = Duration::from_mins(2);
@@ -76,17 +76,13 @@ struct Break {
     at: u64,
 }
 
-/// The configuration of the producer.
-pub const PRODUCE: &str = "state_dir: {state}
-aws: { endpoint_url: '{endpoint}', region: us-east-1 }
-produce:
-  - name: web
-    files: ['{logs}/*.log']
-    stream: shared
-    partition_key: random
+/// Returns the configuration of the producer.
+pub fn produce() -> String {
+    let spread = "partition_key: random
     merge: { max_bytes: 2 KB, max_age: 50 ms }
-    ship: { joined_bytes: 0 }
-";
+    ship: { joined_bytes: 0 }";
+    shipping("shared", spread)
+}
 
 /// Returns the configuration of a consumer; only one makes the table.
 pub fn consume(place: &Place<'_>) -> String {
@@ -115,7 +111,7 @@ consume:
 pub fn share(place: &Place<'_>, seed: u64, time: Duration, events: usize) -> Outcome {
     eprintln!("seed {seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
-    let source = Home::new(place.kinesis, PRODUCE);
+    let source = Home::new(place.kinesis, &produce());
     let writer = Writer::start(source.logs().join("app.log"));
     let producer = source.start();
     let mut consumers: Vec<Consumer> = (0..CONSUMERS)

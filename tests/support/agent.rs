@@ -112,6 +112,21 @@ impl Home {
     }
 }
 
+/// Returns the configuration of a flow of all logs into a stream, with more settings of the flow.
+#[must_use]
+pub fn shipping(stream: &str, settings: &str) -> String {
+    format!(
+        "state_dir: {{state}}
+aws: {{ endpoint_url: '{{endpoint}}', region: us-east-1 }}
+produce:
+  - name: web
+    files: ['{{logs}}/*.log']
+    stream: {stream}
+    {settings}
+"
+    )
+}
+
 /// Returns the binary under test: the one that cargo built with the tests, or the one that
 /// `KINETAIL_BINARY` names, such as a release build.
 #[must_use]

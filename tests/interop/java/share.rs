@@ -140,7 +140,7 @@ fn java_kcl_2_shares_a_table_with_a_consumer() {
         table: "shared-with-the-kcl",
         fan_out: "null",
     };
-    let source = Home::new(&target.url, sharing::PRODUCE);
+    let source = Home::new(&target.url, &sharing::produce());
     let writer = Writer::start(source.logs().join("app.log"));
     let producer = source.start();
     let home = Home::new(&target.url, &sharing::consume(&place));
