@@ -209,6 +209,20 @@ impl Tailer {
                 self.open = self.open.saturating_sub(1);
             }
         }
+        self.close_waiting();
+    }
+
+    /// Closes files that have something left, beyond the bound: those whose turn comes last.
+    fn close_waiting(&mut self) {
+        for at in (0..self.ready.len()).rev() {
+            if self.named_open() <= self.flow.tail.open_files {
+                break;
+            }
+            let file = self.ready.get(at).and_then(|key| self.files.get_mut(*key));
+            if file.is_some_and(|file| file.name != Name::Lost && file.handle.take().is_some()) {
+                self.open = self.open.saturating_sub(1);
+            }
+        }
     }
 
     /// A short file's fingerprint grows with it.

@@ -730,3 +730,26 @@ fn what_is_written_to_an_empty_file_that_was_let_go_is_counted_if_it_is_gone() {
     until(&mut bench, |bench| bench.texts().contains(&"last\n".to_owned()) && bench.missed() > 0);
     assert_eq!(bench.missed(), 1);
 }
+
+/// Each file has more to read than a turn takes, and waits for the next one: without a descriptor, where
+/// these are short.
+#[test]
+fn files_that_wait_for_their_next_turn_keep_to_the_bound_of_descriptors() {
+    let mut bench = Bench::new(&["*.log"]);
+    bench.flow.tail.open_files = 2;
+    let text = lines(0, 3 * BLOCK / 29);
+    for number in 0..6 {
+        bench.append(&format!("{number}.log"), text.as_bytes());
+    }
+    bench.make(false);
+    let end = Instant::now() + Duration::from_secs(30);
+    while bench.texts().concat().len() < 6 * text.len() {
+        assert!(Instant::now() < end, "{:?}", told(&bench));
+        bench.now += Duration::from_millis(200);
+        let (now, tailer) = (bench.now, bench.tailer.as_mut().unwrap());
+        tailer.step(now).unwrap();
+        assert!(tailer.named_open() <= 2, "{}", tailer.named_open());
+        bench.drain();
+    }
+    assert_eq!(bench.texts(), vec![text; 6]);
+}
