@@ -6,6 +6,7 @@
 //! text; and no message holds a secret.
 
 mod body;
+mod lanes;
 pub(super) mod outcome;
 mod put;
 mod read;
@@ -25,6 +26,7 @@ use aws_sdk_kinesis::config::Config;
 use aws_sdk_kinesis::types::PutRecordsResultEntry;
 
 use self::body::{Body, Pool};
+use self::lanes::Lanes;
 use self::put::{OwnBody, Turns};
 use self::session::Sessions;
 
@@ -49,6 +51,7 @@ pub struct Kinesis {
     sessions: Sessions,
     bodies: Pool,
     turns: Turns,
+    lanes: Lanes,
     shard_names: Mutex<HashSet<Arc<str>>>,
 }
 
@@ -96,6 +99,7 @@ impl Kinesis {
             sessions: Sessions::open(aws.clone(), region, timeout).await,
             bodies: Pool::default(),
             turns: Turns::default(),
+            lanes: Lanes::default(),
             shard_names: Mutex::new(HashSet::new()),
         }
     }

@@ -3,6 +3,7 @@
 //! Invariant: a subscription is begun within the timeout of a call; what comes of it then is taken from
 //! the connection (HTTP/2 over TLS, a stream of it each) only where somebody asks for it.
 
+use aws_sdk_kinesis::config::Config;
 use aws_sdk_kinesis::error::ProvideErrorMetadata;
 use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::primitives::event_stream::EventReceiver;
@@ -14,21 +15,22 @@ use aws_sdk_kinesis::types::{
 
 use super::read::fetched;
 use super::readable::{child, meant, no_region};
-use super::{Kinesis, outcome, within};
+use super::{Kinesis, lanes, outcome, within};
 use crate::position::{SequenceNumber, ShardId};
 use crate::stream::read::{Event, Events, Place, ReadError, Registered, Subscribable};
 use crate::stream::{Outcome, Stream};
 
 /// A subscription to a shard of Kinesis.
 #[derive(Debug)]
-pub struct Subscription(
-    EventReceiver<SubscribeToShardEventStream, SubscribeToShardEventStreamError>,
-);
+pub struct Subscription {
+    events: EventReceiver<SubscribeToShardEventStream, SubscribeToShardEventStreamError>,
+    _place: lanes::Place,
+}
 
 impl Events for Subscription {
     async fn next(&mut self) -> Result<Option<Event>, ReadError> {
         loop {
-            match self.0.recv().await {
+            match self.events.recv().await {
                 Ok(Some(SubscribeToShardEventStream::SubscribeToShardEvent(told))) => {
                     return Ok(Some(event(told)));
                 }
@@ -84,15 +86,18 @@ impl Subscribable for Kinesis {
         place: &Place,
     ) -> Result<Subscription, ReadError> {
         let client = self.client().await.ok_or_else(no_region)?;
+        let (http, lane) = self.lanes.place();
         let call = client
             .subscribe_to_shard()
             .consumer_arn(consumer)
             .shard_id(&*shard.0)
-            .starting_position(position(place)?);
+            .starting_position(position(place)?)
+            .customize()
+            .config_override(Config::builder().http_client(http));
         // The call is done with the first message, which the attempt's own timeout does not cover.
         match within(self.timeout, call.send()).await {
             None => Err(ReadError::Failed("timed out".to_owned())),
-            Some(Ok(answer)) => Ok(Subscription(answer.event_stream)),
+            Some(Ok(answer)) => Ok(Subscription { events: answer.event_stream, _place: lane }),
             Some(Err(error)) => {
                 let (code, outcome) = (error.code().map(str::to_owned), outcome::of(&error));
                 self.note(&outcome).await;
