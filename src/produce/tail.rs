@@ -209,8 +209,8 @@ impl Chunk {
     #[must_use]
     pub fn lines(&self, from: usize, to: usize) -> usize {
         let part = self.data.get(from..to).unwrap_or_default();
-        let is_unfinished = !part.is_empty() && !part.ends_with(b"\n");
-        self.newlines.count(&self.data, from, to).saturating_add(usize::from(is_unfinished))
+        let newlines = self.newlines.count(&self.data, from, to);
+        newlines.saturating_add(usize::from(newlines::is_unfinished(part)))
     }
 
     /// Returns the run that the bytes `from..to` of the chunk are.

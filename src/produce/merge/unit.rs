@@ -20,7 +20,7 @@ use super::aggregate::Aggregation;
 use super::open::Open;
 use crate::config::{Format, Merge};
 use crate::position::{Mark, Run, Span};
-use crate::produce::tail::newlines::newlines;
+use crate::produce::tail::newlines::{is_unfinished, newlines};
 use crate::record::json_array;
 use crate::record::kpl;
 use crate::record::lines::Delimiter;
@@ -47,7 +47,7 @@ impl Unit<'_> {
 
 /// Returns how many lines `bytes` are, where they end at the end of a line.
 pub(super) fn lines(bytes: &[u8]) -> usize {
-    newlines(bytes).saturating_add(usize::from(!bytes.is_empty() && !bytes.ends_with(b"\n")))
+    newlines(bytes).saturating_add(usize::from(is_unfinished(bytes)))
 }
 
 /// Returns a count of lines as a run holds it.

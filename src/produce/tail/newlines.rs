@@ -53,6 +53,12 @@ impl Newlines {
     }
 }
 
+/// Returns true where the last line of `bytes` lacks its newline.
+#[must_use]
+pub fn is_unfinished(bytes: &[u8]) -> bool {
+    bytes.last().is_some_and(|last| *last != b'\n')
+}
+
 /// Returns how many newlines stand in `bytes`.
 #[must_use]
 pub fn newlines(bytes: &[u8]) -> usize {
