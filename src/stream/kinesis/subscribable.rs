@@ -4,7 +4,8 @@
 //! the connection (HTTP/2 over TLS, a stream of it each) only where somebody asks for it.
 
 use aws_sdk_kinesis::config::Config;
-use aws_sdk_kinesis::error::ProvideErrorMetadata;
+use aws_sdk_kinesis::config::http::HttpResponse;
+use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::primitives::event_stream::EventReceiver;
 use aws_sdk_kinesis::types::error::SubscribeToShardEventStreamError;
@@ -71,11 +72,7 @@ impl Subscribable for Kinesis {
                 .consumer
                 .map(|made| registered(made.consumer_arn, &made.consumer_status))
                 .ok_or_else(|| ReadError::Failed("an answer without a consumer".to_owned())),
-            Err(error) => {
-                let (code, outcome) = (error.code().map(str::to_owned), outcome::of(&error));
-                self.note(&outcome).await;
-                Err(told(code.as_deref(), outcome))
-            }
+            Err(error) => Err(self.refusal(&error).await),
         }
     }
 
@@ -98,16 +95,23 @@ impl Subscribable for Kinesis {
         match within(self.timeout, call.send()).await {
             None => Err(ReadError::Failed("timed out".to_owned())),
             Some(Ok(answer)) => Ok(Subscription { events: answer.event_stream, _place: lane }),
-            Some(Err(error)) => {
-                let (code, outcome) = (error.code().map(str::to_owned), outcome::of(&error));
-                self.note(&outcome).await;
-                Err(told(code.as_deref(), outcome))
-            }
+            Some(Err(error)) => Err(self.refusal(&error).await),
         }
     }
 }
 
 impl Kinesis {
+    /// Notes a failure that may be about another subscription, or another registration, and returns
+    /// what it means.
+    async fn refusal<E>(&self, error: &SdkError<E, HttpResponse>) -> ReadError
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let outcome = outcome::of(error);
+        self.note(&outcome).await;
+        told(error.code(), outcome)
+    }
+
     /// Returns the stream's ARN, which consumers are known under.
     async fn arn(&self) -> Result<String, ReadError> {
         if let Some(arn) = &self.name.arn {
