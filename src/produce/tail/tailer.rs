@@ -495,15 +495,20 @@ impl Tailer {
         self.outbox.push_back(Output::File(FileEvent::Lost { key, bytes, reason }));
     }
 
+    /// Forgets how a file was found: by no name, or through a link.
+    fn forget_name(&mut self, key: FileKey, is_open: bool) {
+        if self.nameless.remove(&key).is_some() {
+            self.nameless_open = self.nameless_open.saturating_sub(usize::from(is_open));
+        }
+        self.linked.remove(&key);
+    }
+
     /// Notes how a file is found from now on.
     pub(super) fn set_name(&mut self, key: FileKey, name: Name) {
         let Some(file) = self.files.get_mut(key) else { return };
         file.name = name;
         let is_open = file.handle.is_some();
-        if self.nameless.remove(&key).is_some() && is_open {
-            self.nameless_open = self.nameless_open.saturating_sub(1);
-        }
-        self.linked.remove(&key);
+        self.forget_name(key, is_open);
         match name {
             // Whoever takes the name away says when.
             Name::Own | Name::Lost => {}
@@ -522,10 +527,7 @@ impl Tailer {
         let Some(mut file) = self.files.remove(key) else { return };
         file.forget_owed(&self.around.budget);
         self.owing.remove(&key);
-        if self.nameless.remove(&key).is_some() && file.handle.is_some() {
-            self.nameless_open = self.nameless_open.saturating_sub(1);
-        }
-        self.linked.remove(&key);
+        self.forget_name(key, file.handle.is_some());
         if file.handle.is_some() {
             self.open = self.open.saturating_sub(1);
         }
