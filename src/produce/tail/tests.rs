@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 
+mod descriptors;
+mod play;
 mod races;
 
 use super::buffer::{BLOCK, Budget};
@@ -272,6 +274,40 @@ fn copy_truncate(bench: &Bench, from: &str, to: &str) {
     File::options().write(true).open(bench.path(from)).unwrap().set_len(0).unwrap();
 }
 
+/// Lines of more than a fingerprint, and their text.
+fn lines(from: usize, count: usize) -> String {
+    let lines = (from..from + count).map(|number| format!("{number:08} and some text of a line\n"));
+    lines.collect::<Vec<_>>().concat()
+}
+
+/// Each generation's first and last line, and its length.
+fn told_of(texts: &[String]) -> Vec<(String, String, usize)> {
+    let line = |line: Option<&str>| line.unwrap_or_default().to_owned();
+    let tell = |text: &String| (line(text.lines().next()), line(text.lines().last()), text.len());
+    texts.iter().map(tell).collect()
+}
+
+fn told(bench: &Bench) -> Vec<(String, String, usize)> {
+    told_of(&bench.texts())
+}
+
+/// Looks at a path as after an event, and not at the others.
+fn look_at(bench: &mut Bench, name: &str) {
+    let (now, path) = (bench.now, bench.path(name));
+    bench.tailer.as_mut().unwrap().observe(&path, now);
+    bench.pass(Duration::ZERO);
+}
+
+/// Lets the tailer see what events tell until the condition holds, between two scans.
+fn until(bench: &mut Bench, holds: impl Fn(&Bench) -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !holds(bench) {
+        assert!(Instant::now() < end, "{:?}", bench.texts());
+        std::thread::sleep(Duration::from_millis(5));
+        bench.pass(Duration::ZERO);
+    }
+}
+
 #[test]
 fn lines_are_passed_on_whole_and_a_partial_one_waits() {
     let mut bench = Bench::new(&["*.log"]);
@@ -508,155 +544,4 @@ fn lines_longer_than_a_block_come_whole_and_longer_than_a_record_in_pieces() {
     text.extend_from_slice(b"\nend\n");
     let seen = bench.seen.values().next().unwrap();
     assert!(seen.bytes == text, "{} of {} bytes", seen.bytes.len(), text.len());
-}
-
-#[test]
-fn descriptors_are_bounded_and_every_file_is_read() {
-    let mut bench = Bench::new(&["*.log"]);
-    bench.flow.tail = config::Tail { open_files: 8, ..bench.flow.tail };
-    for number in 0..100 {
-        bench.append(&format!("{number:03}.log"), b"one\n");
-    }
-    bench.start(false);
-    for number in (0..100).step_by(7) {
-        bench.append(&format!("{number:03}.log"), b"two\n");
-    }
-    bench.step();
-    assert!(bench.tailer.as_ref().unwrap().open <= 8);
-    assert_eq!(bench.texts().iter().filter(|text| *text == "one\ntwo\n").count(), 15);
-    bench.rename("050.log", "050.gone");
-    bench.append("050.gone", b"late\n");
-    bench.step();
-    bench.step();
-    assert_eq!(bench.texts()[50], "one\nlate\n");
-}
-
-/// What can happen to a log and to the agent.
-#[derive(Clone, Debug)]
-enum Op {
-    /// Whole lines are written.
-    Write(u8),
-    /// A line is written in two goes, with this op in between.
-    Torn(Box<Op>),
-    /// Renamed, and begun anew.
-    Rotate,
-    /// Copied, and truncated.
-    CopyTruncate,
-    /// The oldest rotated file is deleted, after a look at it.
-    Expire,
-    /// The agent looks.
-    Look,
-    /// The agent is stopped and started again.
-    Restart,
-}
-
-fn ops() -> impl proptest::strategy::Strategy<Value = Vec<Op>> {
-    use proptest::prelude::*;
-    let op = prop_oneof![
-        4 => (1..20_u8).prop_map(Op::Write),
-        2 => Just(Op::Rotate),
-        2 => Just(Op::CopyTruncate),
-        1 => Just(Op::Expire),
-        3 => Just(Op::Look),
-        1 => Just(Op::Restart),
-        1 => prop_oneof![Just(Op::Look), Just(Op::Rotate), Just(Op::Restart)]
-            .prop_map(|between| Op::Torn(Box::new(between))),
-    ];
-    proptest::collection::vec(op, 1..24)
-}
-
-/// Plays ops on one log whose rotations are all covered by the pattern.
-struct Play {
-    bench: Bench,
-    written: Vec<String>,
-    rotations: Vec<PathBuf>,
-    names: u32,
-}
-
-impl Play {
-    fn line(&mut self) -> String {
-        let line = format!("line {} of all that were written\n", self.written.len());
-        self.written.push(line.clone());
-        line
-    }
-
-    fn play(&mut self, op: &Op) {
-        match op {
-            Op::Write(count) => {
-                for _ in 0..*count {
-                    let line = self.line();
-                    self.bench.append("app.log", line.as_bytes());
-                }
-            }
-            Op::Torn(between) => {
-                let line = self.line();
-                let (one, other) = line.split_at(7);
-                self.bench.append("app.log", one.as_bytes());
-                // The writer has the file open, and goes on in it whatever its name.
-                let path = self.bench.path("app.log");
-                let mut writer = OpenOptions::new().append(true).open(path).unwrap();
-                self.play(between);
-                writer.write_all(other.as_bytes()).unwrap();
-            }
-            Op::Rotate => {
-                let to = self.rotated();
-                if fs::rename(self.bench.path("app.log"), &to).is_ok() {
-                    self.rotations.push(to);
-                }
-            }
-            Op::CopyTruncate => {
-                let (from, to) = (self.bench.path("app.log"), self.rotated());
-                if fs::copy(&from, &to).is_ok() {
-                    File::options().write(true).open(&from).unwrap().set_len(0).unwrap();
-                    self.rotations.push(to);
-                }
-            }
-            Op::Expire => {
-                if !self.rotations.is_empty() {
-                    self.bench.step();
-                    fs::remove_file(self.rotations.remove(0)).unwrap();
-                }
-            }
-            Op::Look => self.bench.step(),
-            Op::Restart => {
-                self.bench.tailer = None;
-                self.bench.start(false);
-            }
-        }
-    }
-
-    /// A name that no rotation had before.
-    fn rotated(&mut self) -> PathBuf {
-        self.names += 1;
-        self.bench.path(&format!("app.log.{}", self.names))
-    }
-}
-
-proptest::proptest! {
-    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(96))]
-
-    /// Every whole line that was written is passed on exactly once, and in order within a generation.
-    #[test]
-    fn whatever_happens_every_line_is_passed_on_once(ops in ops()) {
-        let mut bench = Bench::new(&["app.log*"]);
-        bench.start(false);
-        let mut play = Play { bench, written: Vec::new(), rotations: Vec::new(), names: 0 };
-        for op in &ops {
-            play.play(op);
-        }
-        let last = play.line();
-        play.bench.append("app.log", last.as_bytes());
-        play.bench.step();
-        play.bench.step();
-        play.bench.pass(Duration::from_secs(15));
-        let mut passed: Vec<String> = Vec::new();
-        for seen in play.bench.seen.values() {
-            let text = String::from_utf8_lossy(&seen.bytes);
-            passed.extend(text.split_inclusive('\n').map(str::to_owned));
-        }
-        passed.sort();
-        play.written.sort();
-        proptest::prop_assert_eq!(passed, play.written);
-        proptest::prop_assert_eq!(play.bench.lost(), 0);
-    }
 }
