@@ -43,7 +43,6 @@ use crate::checkpoint::{Commit, FileRow, KeyAllocator, Writer};
 use crate::config::Produce;
 use crate::cost::Prices;
 use crate::position::Run;
-use crate::record::Record;
 use crate::status::FlowStatus;
 use crate::stream::Stream;
 use crate::stream::aggregating::Aggregating;
@@ -158,6 +157,7 @@ impl Flow {
         let mode = (start.first_ever, start.once);
         let tailer = Tailer::new(start.flow.clone(), around, &start.rows, mode, Instant::now())
             .map_err(io::Error::other)?;
+        let merged_into = Arc::clone(&budget);
         let merger =
             Merger::new(&start.flow, &start.host, Arc::clone(&limit), fastrand::Rng::new());
         let reading = tracing::info_span!("reading", flow = &*start.flow.name);
@@ -165,7 +165,7 @@ impl Flow {
         let threads = vec![
             spawn(format!("tail {}", start.flow.name), move || reading.in_scope(|| tailer.run()))?,
             spawn(format!("merge {}", start.flow.name), move || {
-                merge(merger, &chunks, &records_in, &wake);
+                merge(merger, &chunks, &records_in, &merged_into);
             })?,
         ];
         let (stop_shipping, stop) = oneshot::channel();
@@ -345,14 +345,13 @@ struct Books {
 }
 
 impl Books {
-    /// Returns how many bytes are settled by it.
+    /// Returns how many bytes of the budget are free by it.
     fn settle(&self, receipt: Receipt) -> u64 {
         let mut ledger = self.shared.ledger();
-        let bytes = |record: &Record| record.runs.iter().map(|run| run.span.len()).sum();
         match receipt {
             Receipt::Accepted(record) => {
                 ledger.accepted(&record.runs);
-                bytes(&record)
+                record.held_text()
             }
             Receipt::Poisoned(record, reason) => {
                 tracing::error!(
@@ -363,7 +362,7 @@ impl Books {
                 );
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 ledger.dead_lettered(&record, &reason, now.as_secs());
-                bytes(&record)
+                record.held_text()
             }
         }
     }
@@ -393,7 +392,7 @@ fn merge(
     mut merger: Merger,
     chunks: &Receiver<tail::Output>,
     records: &mpsc::Sender<merge::Output>,
-    wake: &Wake,
+    budget: &Budget,
 ) {
     let mut out = Vec::new();
     loop {
@@ -403,19 +402,19 @@ fn merge(
         };
         match received {
             Ok(output) => {
-                wake.room();
+                budget.taken();
                 merger.on_input(output, &mut out);
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
                 merger.flush(&mut out);
-                let _ = pass_on(&mut out, records);
+                let _ = pass_on(&mut out, records, budget);
                 return;
             }
         }
         // Not only at a timeout: chunks that never cease must not keep an old line waiting.
         merger.on_tick(Instant::now(), &mut out);
-        if pass_on(&mut out, records).is_err() {
+        if pass_on(&mut out, records, budget).is_err() {
             return;
         }
     }
@@ -424,8 +423,18 @@ fn merge(
 fn pass_on(
     out: &mut Vec<merge::Output>,
     records: &mpsc::Sender<merge::Output>,
+    budget: &Budget,
 ) -> Result<(), mpsc::error::SendError<merge::Output>> {
-    out.drain(..).try_for_each(|output| records.blocking_send(output))
+    out.drain(..).try_for_each(|output| {
+        if let merge::Output::Record(record) = &output {
+            // What compression has saved is free already. The rest is when the record is settled.
+            let saved = record.text().saturating_sub(record.held_text());
+            if saved > 0 {
+                budget.settled(saved);
+            }
+        }
+        records.blocking_send(output)
+    })
 }
 
 fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {

@@ -38,6 +38,19 @@ impl Record {
         self.data.len().saturating_add(self.partition_key.len())
     }
 
+    /// Returns the bytes of the files that it stands for.
+    #[must_use]
+    pub fn text(&self) -> u64 {
+        self.runs.iter().map(|run| run.span.len()).sum()
+    }
+
+    /// Returns the bytes of text whose memory it needs until it is settled: all of them, but for what
+    /// compression has made free.
+    #[must_use]
+    pub fn held_text(&self) -> u64 {
+        self.text().min(self.data.len() as u64)
+    }
+
     /// Returns how many lines end in the record.
     #[must_use]
     pub fn lines(&self) -> u64 {

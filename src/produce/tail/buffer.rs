@@ -6,7 +6,8 @@
 //!
 //! Both are counted, because merging copies: a loan may be back long before its bytes are settled
 //! (they wait in an open record, or in one that was put together from many files), and a slice of a
-//! few bytes may hold a whole block. What records take beside their bytes comes on top (`weight`).
+//! few bytes may hold a whole block. Of a compressed record, only its own length is counted: its text is
+//! gone. What records take beside their bytes comes on top (`weight`).
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -112,7 +113,13 @@ impl Budget {
         self.unsettled.fetch_add(bytes, Ordering::AcqRel);
     }
 
-    /// Counts bytes that are settled: accepted, dead-lettered or skipped.
+    /// Tells that a chunk was taken out of the channel, and there is room for another.
+    pub fn taken(&self) {
+        self.wake.room();
+    }
+
+    /// Counts bytes that are settled (accepted, dead-lettered or skipped), or whose memory compression
+    /// has made free.
     pub fn settled(&self, bytes: u64) {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         self.unsettled.fetch_sub(bytes, Ordering::AcqRel);
