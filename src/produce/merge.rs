@@ -130,6 +130,8 @@ pub struct Merger {
     held: usize,
     /// The most bytes to hold in all.
     hold: usize,
+    /// The most bytes to keep while reading waits for memory.
+    keep: usize,
     max_age: Duration,
 }
 
@@ -138,7 +140,8 @@ impl Merger {
     ///
     /// It holds at most a quarter of `tail.buffer` beside the last chunk (or one full record), in at
     /// most twice the memory: when more wait for company, the oldest record goes. The rest is for
-    /// what is on its way. Where records are compressed it is half, because many lines make one.
+    /// what is on its way. Where records are compressed it is half, because many lines make one, and a
+    /// quarter where reading waits for memory: then the fullest records go.
     #[must_use]
     pub fn new(flow: &Produce, host: &str, limit: Arc<RecordLimit>, rng: fastrand::Rng) -> Self {
         let share = if flow.merge.compression.is_some() { 2 } else { 4 };
@@ -150,6 +153,7 @@ impl Merger {
             files: BTreeMap::new(),
             held: 0,
             hold: (flow.tail.buffer / share).max(flow.merge.max_bytes).min(flow.tail.buffer),
+            keep: flow.tail.buffer / 4,
             max_age: flow.merge.max_age,
         }
     }
@@ -159,6 +163,7 @@ impl Merger {
         match input {
             tail::Output::Chunk(chunk) => self.on_chunk(&chunk, out),
             tail::Output::File(event) => self.on_file(event, out),
+            tail::Output::Starved => self.records.relieve(self.keep.saturating_sub(self.held), out),
         }
         if self.max_age.is_zero() {
             while self.records.emit_oldest(out) {}

@@ -41,6 +41,9 @@ pub enum Output {
     Chunk(Chunk),
     /// Something about a file.
     File(FileEvent),
+    /// Something is left to read and there is no memory to read it into: what waits for company may be
+    /// what takes it. Told once until the next chunk.
+    Starved,
 }
 
 /// Something about a file that those behind need to know. A file's `Opened` comes before all else of it.

@@ -63,6 +63,28 @@ fn compressed_lines_arrive_exactly_once() {
     }
 }
 
+/// Many files have piled up, and what waits of each to fill its record is more than may wait in all: the
+/// fullest records go as they are, long before `max_age`, and reading goes on.
+#[test]
+fn many_files_that_piled_up_do_not_wait_for_full_records() {
+    let settings = Settings {
+        merge: "compression: zstd, max_age: 5 min",
+        tail: "buffer: 2 MiB",
+        ..Settings::default()
+    };
+    let oracle = Oracle::new(89, Shape::Plain);
+    let scene = Scene::with(oracle, &settings, Options::default(), Script::healthy());
+    for log in 0..40 {
+        drop(scene.write(log, 4_000));
+    }
+    let finished = scene.home.once(DEADLINE);
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    let mut records = scene.endpoint.accepted();
+    unfold(&mut records, By::Content);
+    let report = scene.oracle.verify(&records, &Layout::Slices, Order::WithinFile);
+    report.assert_exactly_once();
+}
+
 /// A record of 10 MiB goes through where the stream takes it; a line over that goes by `on_oversize`,
 /// and its neighbours are as ever.
 #[test]

@@ -380,6 +380,20 @@ impl Records {
         true
     }
 
+    /// Emits the fullest records until at most `most` bytes are held: of those, the fewest go, and the
+    /// nearest to being full.
+    pub(super) fn relieve(&mut self, most: usize, out: &mut Vec<Output>) {
+        if self.open.held() <= most {
+            return;
+        }
+        for slot in self.open.by_fullness() {
+            if self.open.held() <= most {
+                return;
+            }
+            self.close(&slot, out);
+        }
+    }
+
     fn emit(&mut self, open: Open, out: &mut Vec<Output>) {
         if self.packing.is_some() {
             return self.pack(open, true, out);

@@ -2,6 +2,7 @@
 //!
 //! Invariant: `by_slot` and `by_age` name the same records, and `held` is the sum of their bytes.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
@@ -132,6 +133,14 @@ impl OpenRecords {
     pub(super) fn take_oldest(&mut self) -> Option<Open> {
         let slot = Arc::clone(self.by_age.first_key_value()?.1);
         self.take(&slot)
+    }
+
+    /// Returns the slots of all records, the one that holds the most bytes first.
+    pub(super) fn by_fullness(&self) -> Vec<Arc<str>> {
+        let mut slots: Vec<_> =
+            self.by_slot.values().map(|open| (open.held(), open.oldest, &open.slot)).collect();
+        slots.sort_unstable_by_key(|&(held, oldest, _)| (Reverse(held), oldest));
+        slots.into_iter().map(|(.., slot)| Arc::clone(slot)).collect()
     }
 
     /// Lets `change` change the record of a slot in its place, if there is one, and returns what

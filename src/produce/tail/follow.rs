@@ -414,7 +414,7 @@ impl Tailer {
         }
         let bounds = (self.around.limit.get(), true);
         match file.turn(&self.around.budget, (BLOCK, &self.weights), bounds, now) {
-            Ok(Turn::Chunk(chunk, _)) => self.outbox.push_back(Output::Chunk(chunk)),
+            Ok(Turn::Chunk(chunk, _)) => self.pass_on(chunk),
             Ok(Turn::Rewritten { size_before }) => self.end(key, size_before, TRUNCATED, now),
             Ok(Turn::Quiet(_) | Turn::Searching | Turn::NoRoom) => {}
             Err(error) => {

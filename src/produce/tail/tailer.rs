@@ -25,7 +25,7 @@ use super::followed::Followed;
 use super::generations::{Candidate, Ended, Generations};
 use super::identity::Known;
 use super::start::Deferred;
-use super::turns::PATIENCE;
+use super::turns::{PATIENCE, Shortage};
 use super::wake::Wake;
 use super::weight::Weights;
 use super::{FileEvent, Opened, Output, TailStatus};
@@ -143,8 +143,7 @@ pub struct Tailer {
     pub(super) next_settling: Instant,
     /// Whether something may have been settled that was not looked for.
     pub(super) settling_waits: bool,
-    /// Since when no whole block was to be had, while something waited to be read.
-    pub(super) short_since: Option<Instant>,
+    pub(super) shortage: Shortage,
     /// Whether some files are polled: their changes ring no bell.
     polls: bool,
 }
@@ -193,7 +192,7 @@ impl Tailer {
             next_poll: now,
             next_settling: now,
             settling_waits: false,
-            short_since: None,
+            shortage: Shortage::default(),
             polls: false,
             around,
         })
@@ -468,7 +467,7 @@ impl Tailer {
         if self.settling_waits {
             next = next.min(self.next_settling);
         }
-        let patience = self.short_since.map(|since| since + PATIENCE).filter(|end| *end > now);
+        let patience = self.shortage.since.map(|since| since + PATIENCE).filter(|end| *end > now);
         next = patience.map_or(next, |end| next.min(end));
         next.saturating_duration_since(now).max(Duration::from_millis(1))
     }

@@ -219,7 +219,7 @@ impl Bench {
             Output::File(FileEvent::Seen { key, identity, .. }) => {
                 self.seen.get_mut(&key).unwrap().opened.identity = identity;
             }
-            Output::File(FileEvent::Scanned) => {}
+            Output::File(FileEvent::Scanned) | Output::Starved => {}
         }
     }
 

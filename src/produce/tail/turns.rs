@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::file::{More, Name, Turn};
 use super::generations::Candidate;
 use super::tailer::{TRUNCATED, Tailer};
-use super::{FileEvent, Output};
+use super::{Chunk, FileEvent, Output};
 use crate::position::{FileKey, Fingerprint};
 
 /// Turns between two looks at what has changed: a busy file must not delay the notice of a rename.
@@ -30,6 +30,15 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 /// than the memory there is.
 const SETTLING: Duration = Duration::from_millis(20);
 
+/// What is known while memory is short.
+#[derive(Debug, Default)]
+pub(super) struct Shortage {
+    /// Since when no whole block was to be had, while something waited to be read.
+    pub(super) since: Option<Instant>,
+    /// Whether those behind know that nothing can be read, and nothing was since.
+    told: bool,
+}
+
 impl Tailer {
     /// Reads a few turns; returns true where something is left to read and there is no room for it.
     pub(super) fn read(&mut self, now: Instant) -> bool {
@@ -42,15 +51,30 @@ impl Tailer {
             if !self.deliver() || self.ready.is_empty() {
                 break;
             }
-            if !self.outbox.is_empty() || !self.around.budget.has_room() {
+            if !self.outbox.is_empty() {
                 return true;
             }
-            if !self.turn(now) {
+            if !self.around.budget.has_room() || !self.turn(now) {
+                self.tell_starved();
                 return true;
             }
         }
         self.around.wake.set_starved(false);
         false
+    }
+
+    /// Passes a chunk on.
+    pub(super) fn pass_on(&mut self, chunk: Chunk) {
+        self.shortage.told = false;
+        self.outbox.push_back(Output::Chunk(chunk));
+    }
+
+    /// Tells those behind that no memory is left to read into.
+    fn tell_starved(&mut self) {
+        if !self.shortage.told {
+            self.shortage.told = true;
+            self.outbox.push_back(Output::Starved);
+        }
     }
 
     /// Gives back what settled records took beside their bytes. That looks at every file of which some
@@ -75,7 +99,7 @@ impl Tailer {
         let bounds = (self.around.limit.get(), self.once);
         match file.turn(&self.around.budget, (portion, &self.weights), bounds, now) {
             Ok(Turn::Chunk(chunk, more)) => {
-                self.outbox.push_back(Output::Chunk(chunk));
+                self.pass_on(chunk);
                 self.owing.insert(key);
                 self.refresh_fingerprint(key);
                 if more == More::Likely { self.enqueue(key) } else { self.rest(key) }
@@ -100,8 +124,8 @@ impl Tailer {
     /// the files of a throttled shard cannot take what the others need.
     fn next_ready(&mut self, now: Instant) -> Option<(FileKey, usize)> {
         if self.around.budget.is_ample() {
-            self.short_since = None;
-        } else if now < *self.short_since.get_or_insert(now) + PATIENCE {
+            self.shortage.since = None;
+        } else if now < *self.shortage.since.get_or_insert(now) + PATIENCE {
             return None;
         }
         let files = self.files.named_len();
