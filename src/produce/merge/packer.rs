@@ -6,8 +6,8 @@
 //!
 //! ```text
 //!  room     ├───────────────────────────────────┬─────────┬──┬┤
-//!  pieces    7/8 of the room, as lines so far    7/8 of    ...  too long: taken back, and the
-//!            have compressed                     the rest       first of the next record
+//!  pieces    15/16 of the room, as lines so      15/16 of  ...  too long: taken back, and the
+//!            far have compressed                 the rest       first of the next record
 //! ```
 //!
 //! In `kpl` a piece never goes beyond a run: each contiguous run is a frame of its own.
@@ -29,9 +29,10 @@ use crate::record::origin::{FileTags, push_encoding};
 /// Text bytes for each 1024 compressed, before anything is known: log lines give more.
 const FIRST_RATIO: usize = 4 << 10;
 
-/// The part of the room, in eighths, that a piece is meant to take: lines differ, and a piece that is
-/// too long was compressed in vain.
-const SHARE: usize = 7;
+/// The part of the room, in sixteenths, that a piece is meant to take: lines differ, and a piece that is
+/// too long was compressed in vain. Of realistic logs one in two hundred first pieces is; a smaller part
+/// would take more pieces, each with tables of its own: of seven eighths, a twelfth more time.
+const SHARE: usize = 15;
 
 /// A record is full when this part of its room is left: another piece would cost what it gains.
 const SLACK: usize = 128;
@@ -321,7 +322,7 @@ impl Packer {
                 return (to, left <= room / SLACK);
             }
             // Lines do not become twice as long, whatever the ratio of some odd ones was.
-            let want = (scaled(left, *ratio) / 8 * SHARE).max(left / 2).min(most);
+            let want = (scaled(left, *ratio) / 16 * SHARE).max(left / 2).min(most);
             let next = text.cut(to, want, end);
             let (opening, from) = if to == start { (opening, to) } else { (&b""[..], before(to)) };
             self.compressor
