@@ -401,6 +401,8 @@ fn merge(
             None => chunks.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match received {
+            // What it was short of has come back meanwhile.
+            Ok(tail::Output::Starved) if budget.is_ample() => {}
             Ok(output) => {
                 budget.taken();
                 merger.on_input(output, &mut out);

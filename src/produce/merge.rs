@@ -44,6 +44,7 @@ use self::multiline::{Group, Grouping};
 use self::unit::{Layout, Unit};
 use crate::config::Produce;
 use crate::position::{FileKey, Run};
+use crate::produce::tail::buffer::may_wait;
 use crate::produce::tail::{self, Chunk, FileEvent};
 use crate::record::{Record, lines};
 
@@ -140,8 +141,8 @@ impl Merger {
     ///
     /// It holds at most a quarter of `tail.buffer` beside the last chunk (or one full record), in at
     /// most twice the memory: when more wait for company, the oldest record goes. The rest is for
-    /// what is on its way. Where records are compressed it is half, because many lines make one, and a
-    /// quarter where reading waits for memory: then the fullest records go.
+    /// what is on its way. Where records are compressed it is half, because many lines make one. Where
+    /// reading waits for memory and that takes it, the fullest records go.
     #[must_use]
     pub fn new(flow: &Produce, host: &str, limit: Arc<RecordLimit>, rng: fastrand::Rng) -> Self {
         let share = if flow.merge.compression.is_some() { 2 } else { 4 };
@@ -153,7 +154,7 @@ impl Merger {
             files: BTreeMap::new(),
             held: 0,
             hold: (flow.tail.buffer / share).max(flow.merge.max_bytes).min(flow.tail.buffer),
-            keep: flow.tail.buffer / 4,
+            keep: may_wait(flow.tail.buffer),
             max_age: flow.merge.max_age,
         }
     }

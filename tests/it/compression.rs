@@ -67,22 +67,24 @@ fn compressed_lines_arrive_exactly_once() {
 /// fullest records go as they are, long before `max_age`, and reading goes on.
 #[test]
 fn many_files_that_piled_up_do_not_wait_for_full_records() {
-    let settings = Settings {
-        merge: "compression: zstd, max_age: 5 min",
-        tail: "buffer: 2 MiB",
-        ..Settings::default()
-    };
-    let oracle = Oracle::new(89, Shape::Plain);
-    let scene = Scene::with(oracle, &settings, Options::default(), Script::healthy());
-    for log in 0..40 {
-        drop(scene.write(log, 4_000));
+    for (seed, merge, tail) in [
+        (89, "compression: zstd, max_age: 5 min", "buffer: 2 MiB"),
+        (90, "compression: zstd, max_age: 5 min", "buffer: 1 MiB"),
+        (91, "max_age: 5 min", "buffer: 1 MiB"),
+    ] {
+        let settings = Settings { merge, tail, ..Settings::default() };
+        let oracle = Oracle::new(seed, Shape::Plain);
+        let scene = Scene::with(oracle, &settings, Options::default(), Script::healthy());
+        for log in 0..40 {
+            drop(scene.write(log, 2_000));
+        }
+        let finished = scene.home.once(DEADLINE);
+        assert_eq!(finished.code(), Some(0), "{merge}, {tail}: {finished:?}");
+        let mut records = scene.endpoint.accepted();
+        unfold(&mut records, By::Content);
+        let report = scene.oracle.verify(&records, &Layout::Slices, Order::WithinFile);
+        report.assert_exactly_once();
     }
-    let finished = scene.home.once(DEADLINE);
-    assert_eq!(finished.code(), Some(0), "{finished:?}");
-    let mut records = scene.endpoint.accepted();
-    unfold(&mut records, By::Content);
-    let report = scene.oracle.verify(&records, &Layout::Slices, Order::WithinFile);
-    report.assert_exactly_once();
 }
 
 /// A record of 10 MiB goes through where the stream takes it; a line over that goes by `on_oversize`,

@@ -27,6 +27,14 @@ pub const PIECE: usize = BLOCK / 8;
 /// The least share of the memory that a file has: some lines.
 const SHARE_MIN: usize = 4096;
 
+/// Returns how much of a budget of `limit` bytes may wait for company while reading is short of memory:
+/// with that, and what is on its way settled, memory is [ample](Budget::is_ample) again.
+#[must_use]
+pub fn may_wait(limit: usize) -> usize {
+    // Beside the text there are chunks on their way and what records weigh.
+    (limit / 2).saturating_sub(2 * BLOCK).saturating_sub(limit / 16)
+}
+
 /// What a small loan is charged beyond its bytes: allocation, [`Bytes`] handle and queue entry.
 const OVERHEAD: usize = 128;
 
