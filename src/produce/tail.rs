@@ -12,6 +12,7 @@ mod followed;
 pub mod generations;
 pub mod identity;
 pub mod newlines;
+mod outbox;
 mod start;
 pub mod status;
 pub mod tailer;

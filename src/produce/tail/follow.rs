@@ -129,8 +129,7 @@ impl Tailer {
         self.files.unname(key);
         let Some(file) = self.files.get_mut(key) else { return };
         file.path = Arc::from(found.path.as_path());
-        let path = Arc::clone(&file.path);
-        self.outbox.push_back(Output::File(FileEvent::Moved { key, path }));
+        self.moved(key);
         if is_covered {
             self.name(key, found, now);
         } else {
@@ -397,9 +396,9 @@ impl Tailer {
             let size = file.size;
             return self.end(key, size, "deleted", now);
         }
-        file.path = Arc::clone(&candidate.path);
+        file.path = candidate.path;
         file.handle = Some(candidate.handle);
-        self.outbox.push_back(Output::File(FileEvent::Moved { key, path: candidate.path }));
+        self.moved(key);
         self.opened_again(key);
         self.enqueue(key);
     }

@@ -74,7 +74,7 @@ impl Tailer {
             // It may stand for another file by now, even for one that is followed.
             self.observe(&path, now);
         }
-        self.outbox.push_back(Output::File(FileEvent::Scanned));
+        self.outbox.push(FileEvent::Scanned);
     }
 
     /// Keeps a new file until it is known which known ones are missing. Open, where there is a descriptor
@@ -106,7 +106,7 @@ impl Tailer {
             "a file is gone since the agent stopped"
         );
         let (key, end) = (known.key, known.known.position.offset);
-        self.outbox.push_back(Output::File(FileEvent::Closed { key, end, gone: true }));
+        self.outbox.push(FileEvent::Closed { key, end, gone: true });
         if is_there {
             known.give_up(now);
         }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, TrySendError};
+use crossbeam_channel::Sender;
 
 use super::buffer::Budget;
 use super::empty::Empties;
@@ -24,6 +24,7 @@ use super::file::{Name, TailedFile};
 use super::followed::Followed;
 use super::generations::{Candidate, Ended, Generations};
 use super::identity::Known;
+use super::outbox::Outbox;
 use super::start::Deferred;
 use super::turns::{PATIENCE, Shortage};
 use super::wake::Wake;
@@ -50,9 +51,6 @@ const LOOKS_MAX: u32 = 4;
 
 /// How often files that wait for something (a copy being made, a rotated file to end) are looked at.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
-
-/// Outputs that there is always room for: more of them come at once only where many files are found.
-const OUTBOX: usize = 64;
 
 /// How long a deleted file is held after its last growth: a writer may still have it open.
 pub(super) const HOLD_DELETED: Duration = Duration::from_secs(4);
@@ -136,7 +134,7 @@ pub struct Tailer {
     pub(super) deferred: Deferred,
     /// Files that are not followed because they are compressed.
     pub(super) ignored: HashSet<(Place, u64)>,
-    pub(super) outbox: VecDeque<Output>,
+    pub(super) outbox: Outbox,
     pub(super) next_scan: Instant,
     next_housekeeping: Instant,
     next_poll: Instant,
@@ -186,7 +184,7 @@ impl Tailer {
             held: Vec::new(),
             deferred: Deferred::default(),
             ignored: HashSet::new(),
-            outbox: VecDeque::new(),
+            outbox: Outbox::default(),
             next_scan: now,
             next_housekeeping: now,
             next_poll: now,
@@ -214,13 +212,6 @@ impl Tailer {
         self.wind_up(Instant::now());
     }
 
-    /// Whether it pays to wait for more room than the first. Not while many outputs wait: they tell
-    /// mostly of names, each needs but one place in the channel, and while they wait files come and
-    /// are deleted unseen.
-    pub(super) fn gathers_room(&self) -> bool {
-        self.outbox.len() <= 1
-    }
-
     /// Passes on what was read and not yet passed on, and what is known to be lost. Waits for room
     /// as long as somebody takes it.
     fn wind_up(mut self, now: Instant) {
@@ -232,11 +223,7 @@ impl Tailer {
         for lost in self.generations.take_all_lost(now) {
             self.lose(&lost);
         }
-        for output in self.outbox {
-            if self.around.output.send(output).is_err() {
-                return;
-            }
-        }
+        self.deliver_all();
     }
 
     /// Does all that can be done now; returns how long nothing else needs to be done unless the bell
@@ -250,39 +237,21 @@ impl Tailer {
             self.keep_house(now);
         }
         let starved = self.read(now);
-        if !self.deliver() {
+        let is_taken = self.deliver() && (self.is_busy(starved) || self.deliver_names());
+        if !is_taken {
             // The other side is gone: nobody will take what is read.
             return None;
         }
         if self.once && !starved && self.ready.is_empty() && self.outbox.is_empty() {
             return None;
         }
-        // What is left in the outbox waits for room, and that rings the bell.
-        let busy = !starved && self.outbox.is_empty() && !self.ready.is_empty();
+        let busy = self.is_busy(starved);
         Some(if busy { Duration::ZERO } else { self.until_next(now) })
     }
 
-    /// Passes on what is in the outbox as far as there is room; false where nobody takes it any more.
-    pub(super) fn deliver(&mut self) -> bool {
-        let mut is_awaited = false;
-        while let Some(output) = self.outbox.pop_front() {
-            match self.around.output.try_send(output) {
-                Ok(()) => is_awaited = false,
-                Err(TrySendError::Full(output)) => {
-                    self.outbox.push_front(output);
-                    if is_awaited {
-                        return true;
-                    }
-                    // Room that was made before anybody could know that it is waited for is found by
-                    // looking once more.
-                    self.around.wake.set_starved(true);
-                    is_awaited = true;
-                }
-                Err(TrySendError::Disconnected(_)) => return false,
-            }
-        }
-        self.outbox.shrink_to(OUTBOX);
-        true
+    /// Whether more can be read at once. What is left in the outbox waits for room, and that rings the bell.
+    fn is_busy(&self, starved: bool) -> bool {
+        !starved && self.outbox.has_room() && !self.ready.is_empty()
     }
 
     fn take_changes(&mut self, now: Instant) {
@@ -312,6 +281,8 @@ impl Tailer {
         for (path, _) in names {
             if path.is_dir() || self.watch.is_watched(&path) {
                 self.watch.forget(&path);
+                // Those behind take what is found while the next name is looked at.
+                let _ = self.deliver();
                 self.next_scan = now;
             } else {
                 self.observe(&path, now);
@@ -474,7 +445,7 @@ impl Tailer {
 
     /// Tells those behind that a file is followed from now on.
     pub(super) fn announce(&mut self, file: &TailedFile) {
-        self.outbox.push_back(Output::File(FileEvent::Opened(Opened {
+        self.outbox.push(FileEvent::Opened(Opened {
             key: file.key,
             path: Arc::clone(&file.path),
             origin: Arc::clone(&file.origin),
@@ -482,7 +453,7 @@ impl Tailer {
             start: file.position(),
             size: file.size,
             progress: Arc::clone(&file.progress),
-        })));
+        }));
     }
 
     pub(super) fn lose(&mut self, ended: &Ended) {
@@ -491,7 +462,7 @@ impl Tailer {
             reason = ended.reason, "bytes were lost before they could be read"
         );
         let (key, bytes, reason) = (ended.key, ended.unread, ended.reason);
-        self.outbox.push_back(Output::File(FileEvent::Lost { key, bytes, reason }));
+        self.outbox.push(FileEvent::Lost { key, bytes, reason });
     }
 
     /// Forgets how a file was found: by no name, or through a link.
@@ -523,6 +494,8 @@ impl Tailer {
         reason: &'static str,
         now: Instant,
     ) {
+        // Where it stood last is what is remembered of it.
+        self.post_name_of(key);
         let Some(mut file) = self.files.remove(key) else { return };
         file.forget_owed(&self.around.budget);
         self.owing.remove(&key);
@@ -530,11 +503,7 @@ impl Tailer {
         if file.handle.is_some() {
             self.open = self.open.saturating_sub(1);
         }
-        self.outbox.push_back(Output::File(FileEvent::Closed {
-            key,
-            end: file.offset,
-            gone: true,
-        }));
+        self.outbox.push(FileEvent::Closed { key, end: file.offset, gone: true });
         let known = Known { identity: file.identity, position: file.position() };
         let unread = size_before.saturating_sub(file.offset);
         let prefix = file.prefix().into();

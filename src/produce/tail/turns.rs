@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::file::{More, Name, Turn};
 use super::generations::Candidate;
 use super::tailer::{TRUNCATED, Tailer};
-use super::{Chunk, FileEvent, Output};
+use super::{Chunk, FileEvent};
 use crate::position::{FileKey, Fingerprint};
 
 /// Turns between two looks at what has changed: a busy file must not delay the notice of a rename.
@@ -51,7 +51,7 @@ impl Tailer {
             if !self.deliver() || self.ready.is_empty() {
                 break;
             }
-            if !self.outbox.is_empty() {
+            if !self.outbox.has_room() {
                 return true;
             }
             if !self.around.budget.has_room() || !self.turn(now) {
@@ -66,14 +66,14 @@ impl Tailer {
     /// Passes a chunk on.
     pub(super) fn pass_on(&mut self, chunk: Chunk) {
         self.shortage.told = false;
-        self.outbox.push_back(Output::Chunk(chunk));
+        self.post(chunk);
     }
 
     /// Tells those behind that no memory is left to read into.
     fn tell_starved(&mut self) {
         if !self.shortage.told {
             self.shortage.told = true;
-            self.outbox.push_back(Output::Starved);
+            self.outbox.push_starved();
         }
     }
 
@@ -260,7 +260,7 @@ impl Tailer {
             file.identity.fingerprint = Fingerprint::of(&head);
             file.set_prefix(&head);
             let (identity, size) = (file.identity, file.size);
-            self.outbox.push_back(Output::File(FileEvent::Seen { key, size, identity }));
+            self.outbox.push(FileEvent::Seen { key, size, identity });
         }
     }
 
