@@ -13,6 +13,7 @@ pub mod generations;
 pub mod identity;
 pub mod newlines;
 mod outbox;
+mod search;
 mod start;
 pub mod status;
 pub mod tailer;

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::file::{Name, TailedFile};
 use super::generations::Candidate;
-use super::start::{directory_of, names_of};
+use super::search::{directory_of, names_of};
 use super::tailer::Tailer;
 use crate::position::FileKey;
 use crate::produce::watch::facts::Place;

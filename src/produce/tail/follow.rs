@@ -3,7 +3,6 @@
 //! Invariant: a file is opened before anything is decided about it, and every decision is made of the
 //! facts of the open descriptor. A file that vanishes in between changes nothing.
 
-use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,11 +12,9 @@ use memchr::memrchr;
 
 use super::buffer::BLOCK;
 use super::file::{Name, TailedFile, Turn, read_full, read_head, read_preceding};
-use super::generations::{Candidate, Ended, FINISHED, GRACE};
+use super::generations::{Candidate, Ended, FINISHED};
 use super::identity::may_be_copy;
-use super::start::{directory_of, names_of};
 use super::tailer::{Phase, TRUNCATED, Tailer};
-use super::{FileEvent, Output};
 use crate::position::{FileKey, Fingerprint, Preceding};
 use crate::produce::watch::facts::{Facts, Place};
 use crate::produce::watch::patterns::Found;
@@ -363,44 +360,6 @@ impl Tailer {
                 Some(_) => self.held.push((candidate, original, since)),
             }
         }
-    }
-
-    /// A file without a name and without a descriptor: it may stand in its directory under another
-    /// name. Renames go on meanwhile, so it is gone only once it was not found for a while.
-    pub(super) fn find_elsewhere(&mut self, key: FileKey, now: Instant) {
-        let Some(file) = self.files.get(key) else { return };
-        let place = Place::of(&file.identity);
-        let (size, path, since) = (file.size, Arc::clone(&file.path), file.changed_at);
-        let found = names_of(directory_of(&path), &HashSet::from([place])).and_then(|names| {
-            names.values().next().map(|path| Candidate::open(path, false)).transpose()
-        });
-        match found {
-            Ok(Some(candidate)) if candidate.facts.place() == place => {
-                self.found_elsewhere(key, candidate, now);
-            }
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                self.around.status.trouble(&path, &error);
-            }
-            _ if now.saturating_duration_since(since) >= GRACE => {
-                self.end(key, size, "deleted", now);
-            }
-            _ => {}
-        }
-    }
-
-    fn found_elsewhere(&mut self, key: FileKey, candidate: Candidate, now: Instant) {
-        let Some(file) = self.files.get_mut(key) else { return };
-        let (born, known) = (candidate.facts.birth, file.identity.birth);
-        if born != known && born != 0 && known != 0 {
-            // The inode was used again.
-            let size = file.size;
-            return self.end(key, size, "deleted", now);
-        }
-        file.path = candidate.path;
-        file.handle = Some(candidate.handle);
-        self.moved(key);
-        self.opened_again(key);
-        self.enqueue(key);
     }
 
     /// A file without a name has been quiet for long enough: its last line is taken as it stands, and

@@ -27,7 +27,7 @@ use rustix::fs::OFlags;
 use super::file::{read_head, read_preceding};
 use super::identity::{Evidence, Known, Trail, Verdict, compare};
 use crate::checkpoint::FileRow;
-use crate::position::{FileKey, Position, Preceding};
+use crate::position::{FileKey, Fingerprint, Position, Preceding};
 use crate::produce::watch::facts::{Facts, Place, now};
 
 /// How long an ended generation with unread bytes waits for a copy of it to be found before these
@@ -216,6 +216,27 @@ pub fn is_compressed(head: &[u8]) -> bool {
     MAGICS.iter().any(|magic| head.starts_with(magic))
 }
 
+/// The first bytes of a file, compared with thousands of fingerprints: most cover as much as each other,
+/// and what they are compared with is hashed once.
+#[derive(Debug)]
+struct Beginning<'a> {
+    head: &'a [u8],
+    prints: HashMap<u16, Fingerprint>,
+}
+
+impl<'a> Beginning<'a> {
+    fn of(head: &'a [u8]) -> Self {
+        Self { head, prints: HashMap::new() }
+    }
+
+    /// Returns the same as [`Fingerprint::matches`].
+    fn has(&mut self, fingerprint: Fingerprint) -> bool {
+        let Some(covered) = self.head.get(..usize::from(fingerprint.len)) else { return false };
+        let print = self.prints.entry(fingerprint.len);
+        *print.or_insert_with(|| Fingerprint::of(covered)) == fingerprint
+    }
+}
+
 /// The generations that are known and not followed.
 #[derive(Debug, Default)]
 pub struct Generations {
@@ -282,16 +303,17 @@ impl Generations {
         &mut self,
         candidate: &Candidate,
     ) -> io::Result<Option<(Ended, Preceding)>> {
+        let mut beginning = Beginning::of(&candidate.head);
         for at in (0..self.ended.len()).rev() {
             let Some(known) = self.ended.get(at) else { continue };
             let is_elsewhere = known.place() != candidate.facts.place();
             // Of what was truncated, a copy is looked for whatever the times say: under load they said
             // now and then that it was made later.
             let may_be_copy = candidate.head.starts_with(&known.prefix)
-                && (known.copied_until.is_some() || known.is_older(&candidate.facts));
+                && (known.copied_until.is_some() || known.is_older(&candidate.facts))
+                && beginning.has(known.known.identity.fingerprint);
             if is_elsewhere && !may_be_copy {
-                // Nearly all are ruled out here: thousands may be known where files rotate fast, and a
-                // fingerprint of each is dear.
+                // Nearly all are ruled out here, thousands where files rotate fast.
                 continue;
             }
             let (verdict, before) = candidate.compare(&known.known)?;

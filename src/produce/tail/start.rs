@@ -3,18 +3,17 @@
 //! Invariant: a directory is listed once, however many files are looked for in it; and what the checkpoint
 //! tells of is told to those behind before anything new is.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::io;
-use std::os::unix::fs::DirEntryExt;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::FileEvent;
 use super::follow::stands_at;
 use super::generations::{Candidate, Ended};
 use super::identity::Verdict;
+use super::search::{directory_of, names_of};
 use super::tailer::{Phase, Tailer};
-use super::{FileEvent, Output};
 use crate::produce::watch::facts::Place;
 
 /// New files that the first scan found.
@@ -112,28 +111,4 @@ impl Tailer {
         }
         self.generations.add(known);
     }
-}
-
-/// Returns the directory that a file stands in.
-pub(super) fn directory_of(path: &Path) -> &Path {
-    path.parent().unwrap_or(Path::new("/"))
-}
-
-/// Returns where the files in `places` stand in `directory`, by inode: a name a file.
-///
-/// # Errors
-/// Those of reading the directory.
-pub(super) fn names_of(
-    directory: &Path,
-    places: &HashSet<Place>,
-) -> io::Result<HashMap<u64, PathBuf>> {
-    let inodes: HashSet<u64> = places.iter().map(|place| place.inode).collect();
-    let mut names = HashMap::new();
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        if inodes.contains(&entry.ino()) {
-            names.entry(entry.ino()).or_insert_with(|| entry.path());
-        }
-    }
-    Ok(names)
 }

@@ -59,9 +59,6 @@ pub(super) const HOLD_DELETED: Duration = Duration::from_secs(4);
 /// `open_files`: descriptors are needed for what is still to be read.
 const HOLD_CROWDED: Duration = Duration::from_secs(1);
 
-/// How many files without a name and a descriptor are looked for at a time: each look reads a directory.
-const SEARCHES: usize = 16;
-
 /// What the reading thread needs from around it.
 #[derive(Debug)]
 pub struct Surroundings {
@@ -281,11 +278,11 @@ impl Tailer {
         for (path, _) in names {
             if path.is_dir() || self.watch.is_watched(&path) {
                 self.watch.forget(&path);
-                // Those behind take what is found while the next name is looked at.
-                let _ = self.deliver();
                 self.next_scan = now;
             } else {
                 self.observe(&path, now);
+                // Those behind take what is found while the next name is looked at.
+                let _ = self.deliver();
             }
         }
         for (path, _) in data {
@@ -381,14 +378,11 @@ impl Tailer {
     fn keep_rotated(&mut self, now: Instant) {
         let rotated: Vec<_> = self.nameless.iter().map(|(key, since)| (*key, *since)).collect();
         let crowded = rotated.len() > self.flow.tail.open_files;
-        let (mut searches, mut deleted_files) = (SEARCHES, Vec::new());
+        let (mut closed, mut deleted_files) = (Vec::new(), Vec::new());
         for (key, since) in rotated {
             let Some(file) = self.files.get_mut(key) else { continue };
             let Some(handle) = &file.handle else {
-                if searches > 0 && self.has_descriptor() {
-                    searches -= 1;
-                    self.find_elsewhere(key, now);
-                }
+                closed.push(key);
                 continue;
             };
             let Ok(metadata) = handle.metadata() else { continue };
@@ -406,6 +400,9 @@ impl Tailer {
             } else if file.is_settled() && now.saturating_duration_since(file.changed_at) >= hold {
                 self.finish(key, now);
             }
+        }
+        if !closed.is_empty() && self.has_descriptor() {
+            self.find_elsewhere(&closed, now);
         }
         self.bound_deleted(deleted_files, now);
     }
