@@ -47,9 +47,10 @@ use crate::status::FlowStatus;
 use crate::stream::Stream;
 use crate::stream::aggregating::Aggregating;
 
-/// Chunks between reading and merging: enough that neither waits for the other, and each holds at
-/// most one block of the flow's budget.
-const CHUNKS: usize = 8;
+/// Chunks and news of files between reading and merging: enough that neither waits for the other where
+/// hundreds of small files come at once. Each holds at most one block of the flow's budget, which bounds
+/// them together.
+const CHUNKS: usize = 64;
 
 /// Bytes of records between merging and shipping, where they are full. Those that were put together
 /// from several chunks are in nobody's budget but this.

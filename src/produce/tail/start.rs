@@ -14,6 +14,7 @@ use super::generations::{Candidate, Ended};
 use super::identity::Verdict;
 use super::search::{directory_of, names_of};
 use super::tailer::{Phase, Tailer};
+use crate::position::FileKey;
 use crate::produce::watch::facts::Place;
 
 /// New files that the first scan found.
@@ -73,7 +74,16 @@ impl Tailer {
             // It may stand for another file by now, even for one that is followed.
             self.observe(&path, now);
         }
+        self.oldest_first();
         self.outbox.push(FileEvent::Scanned);
+    }
+
+    /// Reads first what was written first: a rotation deletes the oldest, and as much may wait as takes
+    /// longer to read than until it comes.
+    fn oldest_first(&mut self) {
+        let files = &self.files;
+        let written = |key: &FileKey| files.get(*key).map(|file| file.modified);
+        self.ready.make_contiguous().sort_by_key(written);
     }
 
     /// Keeps a new file until it is known which known ones are missing. Open, where there is a descriptor

@@ -281,8 +281,7 @@ impl Tailer {
                 self.next_scan = now;
             } else {
                 self.observe(&path, now);
-                // Those behind take what is found while the next name is looked at.
-                let _ = self.deliver();
+                self.looked(now);
             }
         }
         for (path, _) in data {
@@ -323,9 +322,7 @@ impl Tailer {
         let patterns = Arc::clone(&self.patterns);
         patterns.walk(&mut |found| {
             self.follow(found, now);
-            // Of what is found, no more is held than those behind cannot take yet. Should they be
-            // gone, the next step ends.
-            let _ = self.deliver();
+            self.looked(now);
         })
     }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded};
 
 mod descriptors;
+mod haste;
 mod play;
 mod races;
 
@@ -46,6 +47,8 @@ struct Bench {
     line_max: usize,
     status: Arc<TailStatus>,
     descriptors: usize,
+    /// Outputs that wait for nobody.
+    places: usize,
     stop: Arc<AtomicBool>,
 }
 
@@ -100,6 +103,7 @@ impl Bench {
             line_max: 1024 * 1024,
             status: Arc::new(TailStatus::default()),
             descriptors: usize::MAX,
+            places: 64,
             stop: Arc::default(),
         }
     }
@@ -136,7 +140,7 @@ impl Bench {
     fn make(&mut self, once: bool) {
         let rows: Vec<FileRow> = self.seen.values().map(row).collect();
         let first_ever = rows.is_empty();
-        let (sender, output) = bounded(64);
+        let (sender, output) = bounded(self.places);
         let wake = Arc::new(Wake::new());
         let around = Surroundings {
             descriptors: self.descriptors,

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::file::{More, Name, Turn};
@@ -20,6 +21,10 @@ const TURNS: usize = 16;
 /// Where more files were looked at, there are more turns, one for so many: where thousands are renamed all
 /// the time, looks must not keep what they find from being read. A look costs about as much less.
 const LOOKS_A_TURN: usize = 8;
+
+/// Looks between which files have turns: a scan or a storm of renames may look at thousands, and an agent
+/// that is stopped again before it has seen them all must not have looked only.
+const LOOKS: usize = TURNS * LOOKS_A_TURN;
 
 /// How long files wait for a whole block before they take what their shares allow. While the stream
 /// takes what is sent, memory comes back sooner, and whole blocks cost a fraction of many small reads;
@@ -40,6 +45,16 @@ pub(super) struct Shortage {
 }
 
 impl Tailer {
+    /// A file was looked at, and others will be at once: what is known of it is passed on and read meanwhile.
+    pub(super) fn looked(&mut self, now: Instant) {
+        if self.looked_at >= LOOKS && !self.around.stop.load(Ordering::Acquire) {
+            self.read(now);
+        }
+        // Of what is found, no more is held than those behind cannot take yet. Should they be gone, the
+        // next step ends.
+        let _ = self.deliver();
+    }
+
     /// Reads a few turns; returns true where something is left to read and there is no room for it.
     pub(super) fn read(&mut self, now: Instant) -> bool {
         self.around.wake.set_starved(true);

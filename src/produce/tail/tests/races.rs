@@ -432,34 +432,6 @@ fn many_names_that_change_at_once_do_not_wait_for_room_to_gather() {
     assert_eq!(bench.texts(), vec!["a line\n"; 200]);
 }
 
-/// Files that are renamed faster than names are taken are read all the same: every agent of a storm of
-/// rotations told names for all of its life, and passed on not one line.
-#[test]
-fn renames_without_end_do_not_keep_lines_from_being_passed_on() {
-    const FILES: usize = 200;
-    let mut bench = Bench::new(&["*.log*"]);
-    let name = |number: usize, round: usize| format!("{number}.log.{round}");
-    (0..FILES).for_each(|number| bench.append(&name(number, 0), b"first\n"));
-    bench.start(false);
-    let mut taken = 0;
-    for round in 1..=10 {
-        for number in 0..FILES {
-            bench.append(&name(number, round - 1), b"more\n");
-            bench.rename(&name(number, round - 1), &name(number, round));
-        }
-        bench.now += bench.flow.tail.scan_interval;
-        let now = bench.now;
-        bench.tailer.as_mut().unwrap().step(now).unwrap();
-        taken += bench.output.len();
-        bench.drain();
-    }
-    let passed = bench.texts().concat().matches("more").count();
-    assert!(passed * 2 > taken, "{passed} of {taken} outputs are lines");
-    bench.step();
-    assert_eq!(bench.texts().concat().matches("more").count(), FILES * 10);
-    assert!(bench.seen.values().all(|seen| seen.opened.path.exists()), "the last names are told");
-}
-
 /// A log that is made again, equal to the last byte, after the one before it had been deleted or rotated
 /// and let go: no copy can be made of what is gone, and of what stands whole elsewhere none is followed
 /// in its place.
