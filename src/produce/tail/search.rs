@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::generations::{Candidate, GRACE};
-use super::tailer::Tailer;
+use super::tailer::{LOOKS_MAX, Tailer};
 use crate::position::FileKey;
 use crate::produce::watch::facts::Place;
 
@@ -108,4 +108,52 @@ pub(super) fn names_of(
         }
     }
     Ok(names)
+}
+
+/// Looks for what is missing in a directory until nothing is, or no name there has changed meanwhile: a file
+/// that is renamed while its directory is listed may stand under none of the names, or not any more under
+/// the one. A few times at most: renames may never cease.
+pub(super) fn look_while_names_change<T>(
+    missing: &mut Vec<T>,
+    directory: &Path,
+    mut look: impl FnMut(&mut Vec<T>),
+) {
+    let changed_at = || directory.metadata().and_then(|metadata| metadata.modified()).ok();
+    for _ in 0..LOOKS_MAX {
+        let before = changed_at();
+        look(missing);
+        if missing.is_empty() || before == changed_at() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_looked_for_again_while_names_change() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let mut at = SystemTime::UNIX_EPOCH;
+        let mut change = || {
+            at += Duration::from_secs(1);
+            std::fs::File::open(path).unwrap().set_modified(at).unwrap();
+        };
+        // (names change during the first so many looks, the look that finds it) -> looks
+        for (changes, found_by, looks) in [(0, 1, 1), (0, 2, 1), (1, 2, 2), (9, 3, 3), (9, 9, 4)] {
+            let (mut missing, mut looked) = (vec!["app.log.1"], 0);
+            look_while_names_change(&mut missing, path, |missing| {
+                looked += 1;
+                if looked <= changes {
+                    change();
+                }
+                missing.retain(|_| looked < found_by);
+            });
+            assert_eq!((looked, missing.is_empty()), (looks, found_by <= looks));
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! The end of the first scan: what the checkpoint knows and no pattern has found, and what is new.
 //!
-//! Invariant: a directory is listed once, however many files are looked for in it; and what the checkpoint
-//! tells of is told to those behind before anything new is.
+//! Invariant: a directory is listed once, however many files are looked for in it, and again only where
+//! its names change meanwhile; and what the checkpoint tells of is told to those behind before anything
+//! new is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use super::FileEvent;
 use super::follow::stands_at;
 use super::generations::{Candidate, Ended};
 use super::identity::Verdict;
-use super::search::{directory_of, names_of};
+use super::search::{directory_of, look_while_names_change, names_of};
 use super::tailer::{Phase, Tailer};
 use crate::position::FileKey;
 use crate::produce::watch::facts::Place;
@@ -51,14 +52,16 @@ impl Tailer {
         for known in self.generations.take_missing() {
             missing.entry(directory_of(&known.path).to_owned()).or_default().push(known);
         }
-        for (directory, missing) in missing {
-            let places = missing.iter().map(Ended::place);
-            // What cannot be listed holds nothing that could be followed.
-            let names = names_of(&directory, &places.collect()).unwrap_or_default();
+        for (directory, mut missing) in missing {
+            look_while_names_change(&mut missing, &directory, |missing| {
+                let places = missing.iter().map(Ended::place);
+                // What cannot be listed holds nothing that could be followed.
+                let names = names_of(&directory, &places.collect()).unwrap_or_default();
+                missing.retain(|known| !self.look_for(known, names.get(&known.place().inode), now));
+            });
             let is_there = directory.is_dir();
             for known in missing {
-                let name = names.get(&known.place().inode).map(PathBuf::as_path);
-                self.look_for(known, name, is_there, now);
+                self.miss(known, is_there, now);
             }
         }
         self.phase = Phase::Started;
@@ -97,19 +100,23 @@ impl Tailer {
         }
     }
 
-    /// A known file that no pattern finds: renamed in its directory, where its inode stands under
-    /// `name`, or gone.
-    fn look_for(&mut self, mut known: Ended, name: Option<&Path>, is_there: bool, now: Instant) {
+    /// A known file that no pattern finds: returns true where its inode stands under `name`, renamed in its
+    /// directory.
+    fn look_for(&mut self, known: &Ended, name: Option<&PathBuf>, now: Instant) -> bool {
         let renamed = name
             .and_then(|path| Candidate::open(path, false).ok())
             .filter(|candidate| candidate.facts.place() == known.place());
         if let Some(candidate) = renamed
             && let Ok((Verdict::Same, before)) = candidate.compare(&known.known)
         {
-            let key = known.key;
-            self.adopt(&known, before, candidate, now);
-            return self.lose_name(key, now);
+            self.adopt(known, before, candidate, now);
+            return true;
         }
+        false
+    }
+
+    /// A known file is gone.
+    fn miss(&mut self, mut known: Ended, is_there: bool, now: Instant) {
         tracing::info!(
             flow = &*self.flow.name, path = %known.path.display(),
             "a file is gone since the agent stopped"

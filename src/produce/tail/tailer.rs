@@ -47,7 +47,7 @@ const GIVEN_UP: &str = "given up";
 
 /// Looks in one scan: more are needed only while somebody makes one directory after the other, and
 /// then reading has its turn in between.
-const LOOKS_MAX: u32 = 4;
+pub(super) const LOOKS_MAX: u32 = 4;
 
 /// How often files that wait for something (a copy being made, a rotated file to end) are looked at.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
