@@ -20,6 +20,7 @@
 
 mod aggregate;
 mod fill;
+mod forecast;
 mod key;
 mod long_line;
 mod multiline;

@@ -71,6 +71,9 @@ impl Records {
 
     /// Takes note of what happens to a file, as far as records tell of it.
     pub(super) fn on_file(&mut self, host: &str, event: &FileEvent) {
+        if let (Some(packing), FileEvent::Closed { key, .. }) = (&mut self.packing, event) {
+            packing.packer.forecast.forget(*key);
+        }
         let aggregation = match (&mut self.layout, &mut self.packing) {
             (Layout::Aggregated(aggregation), _) => Some(aggregation),
             (_, Some(packing)) => packing.packer.aggregation(),

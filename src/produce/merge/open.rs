@@ -31,8 +31,8 @@ pub(super) struct Open {
     pub(super) body: Vec<u8>,
     /// What that text is made of; empty where nothing is compressed.
     pub(super) atoms: Vec<Atom>,
-    /// Bytes of text for each 1024 compressed, as it seems.
-    pub(super) ratio: usize,
+    /// What the text is expected to become, in the unit of the forecast.
+    pub(super) expected: u64,
     /// Lines (or multiline groups) in it.
     pub(super) units: usize,
     /// Where they come from.
@@ -103,7 +103,7 @@ impl OpenRecords {
             slot,
             body: Vec::new(),
             atoms: Vec::new(),
-            ratio: 0,
+            expected: 0,
             units: 0,
             runs: SmallVec::new(),
             oldest: read_at,

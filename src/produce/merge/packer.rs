@@ -18,21 +18,26 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use memchr::{memchr, memrchr};
+use smallvec::SmallVec;
 
 use super::aggregate::Aggregation;
+use super::forecast::Forecast;
 use crate::config::{Compression, Format, Merge};
-use crate::position::Run;
+use crate::position::{FileKey, Run};
 use crate::record::compression::{Algorithm, Compressor};
 use crate::record::kpl;
 use crate::record::origin::{FileTags, push_encoding};
 
-/// Text bytes for each 1024 compressed, before anything is known: log lines give more.
-const FIRST_RATIO: usize = 4 << 10;
-
 /// The part of the room, in sixteenths, that a piece is meant to take: lines differ, and a piece that is
 /// too long was compressed in vain. Of realistic logs one in two hundred first pieces is; a smaller part
 /// would take more pieces, each with tables of its own: of seven eighths, a twelfth more time.
-const SHARE: usize = 15;
+const SHARE: u64 = 15;
+
+/// A stretch of a file's text from which on it is compressed by itself: half of a block of zstd.
+const STRETCH: usize = 64 << 10;
+
+/// From this length on, a piece that is not the first of its record tells how its file compresses.
+const TELLING: usize = 16 << 10;
 
 /// A record is full when this part of its room is left: another piece would cost what it gains.
 const SLACK: usize = 128;
@@ -103,10 +108,34 @@ impl Text<'_> {
         last.map_or(from, |atom| atom.end)
     }
 
+    /// Returns the files of the text from `from` to `to`, and how many bytes there are of each in turn.
+    fn parts(&self, from: usize, to: usize) -> Parts {
+        let first = self.atoms.partition_point(|atom| atom.end <= from);
+        let (mut parts, mut at) = (Parts::new(), from);
+        for atom in self.atoms.get(first..).unwrap_or_default() {
+            if at >= to {
+                break;
+            }
+            let end = atom.end.min(to);
+            let length = end.saturating_sub(at);
+            match parts.last_mut() {
+                Some((file, bytes)) if *file == atom.run.span.file => {
+                    *bytes = bytes.saturating_add(length);
+                }
+                _ => parts.push((atom.run.span.file, length)),
+            }
+            at = end;
+        }
+        parts
+    }
+
     fn atom_at(&self, from: usize) -> Option<&Atom> {
         self.atoms.get(self.atoms.partition_point(|atom| atom.end <= from))
     }
 }
+
+/// Files, and how many bytes there are of each in turn.
+type Parts = SmallVec<[(FileKey, usize); 4]>;
 
 /// What became of an attempt to make a record.
 #[derive(Debug)]
@@ -137,8 +166,8 @@ pub(super) struct Packer {
     ends: [&'static [u8]; 2],
     /// What stands between two lines. In a text it follows each, so that none is empty.
     pub(super) separator: Vec<u8>,
-    /// Text bytes for each 1024 compressed, in the last record.
-    pub(super) ratio: usize,
+    /// How well the lines of each file compress.
+    pub(super) forecast: Forecast,
     /// Bytes that were compressed in all, to be measured.
     pub(super) work: u64,
 }
@@ -161,7 +190,7 @@ impl Packer {
             aggregation: (merge.format == Format::Kpl).then(Aggregation::default),
             ends,
             separator,
-            ratio: FIRST_RATIO,
+            forecast: Forecast::new(),
             work: 0,
         })
     }
@@ -194,36 +223,51 @@ impl Packer {
         self.ends.iter().map(|end| end.len()).sum()
     }
 
-    /// Returns how much text to wait for before `room` is filled, at a ratio.
-    pub(super) fn target(ratio: usize, room: usize) -> usize {
-        let expected = scaled(room, ratio);
-        expected.saturating_add(expected / 8).clamp(1, TEXT_MOST)
+    /// Returns what is to be expected of the text that is waited for before `room` is filled.
+    pub(super) fn target(room: usize) -> u64 {
+        Forecast::length(room.saturating_add(room / 8).max(1))
     }
 
-    /// Makes a record of `room` bytes under `key` from the beginning of a text, which compresses at
-    /// `ratio`, or so; the ratio is set to what it really was. With `last` also of a text that has room.
-    pub(super) fn pack(
-        &mut self,
-        key: &str,
-        text: Text<'_>,
-        room: usize,
-        last: bool,
-        ratio: &mut usize,
-    ) -> Packed {
+    /// Returns what is expected of a text from `from` on.
+    pub(super) fn expected(&self, text: Text<'_>, from: usize) -> u64 {
+        let parts = text.parts(from, text.bytes.len());
+        parts.iter().fold(0, |sum: u64, (file, bytes)| {
+            sum.saturating_add(self.forecast.expect(*file, *bytes))
+        })
+    }
+
+    /// Returns how much of a text, from `from` on, is expected to take `length` compressed.
+    fn reach(&self, text: Text<'_>, Range { start, end }: Range<usize>, length: u64) -> usize {
+        let (mut left, mut reach) = (length, 0_usize);
+        for (file, bytes) in text.parts(start, end) {
+            let expected = self.forecast.expect(file, bytes);
+            if expected > left {
+                return reach.saturating_add(self.forecast.reach(file, left));
+            }
+            left = left.saturating_sub(expected);
+            reach = reach.saturating_add(bytes);
+        }
+        reach
+    }
+
+    /// Makes a record of `room` bytes under `key` from the beginning of a text. With `last` also of a
+    /// text that has room.
+    pub(super) fn pack(&mut self, key: &str, text: Text<'_>, room: usize, last: bool) -> Packed {
         let all = text.bytes.len();
         let (data, end, full) = if self.aggregation.is_some() {
-            self.aggregate(key, text, room, *ratio)
+            self.aggregate(key, text, room)
         } else {
             let [opening, closing] = self.ends;
             let room = room.saturating_sub(self.end_len(closing));
-            let (end, full) = self.fill(text, 0..all, room, (opening, &mut ratio.clone()));
+            let (end, full) = self.fill(text, 0..all, room, opening);
             (Bytes::copy_from_slice(self.compressor.end(closing)), end, full)
         };
         if end == 0 {
             return Packed::Over { end: text.cut(0, 1, all) };
         }
-        *ratio = (end << 10).checked_div(data.len()).unwrap_or(0).max(1);
-        self.ratio = *ratio;
+        if let [whole] = *text.parts(0, end) {
+            self.forecast.learn(&[whole], data.len());
+        }
         if end == all && !full && !last { Packed::Short } else { Packed::Record { data, end } }
     }
 
@@ -269,13 +313,7 @@ impl Packer {
     }
 
     /// Fills an aggregate with a frame for each run.
-    fn aggregate(
-        &mut self,
-        key: &str,
-        text: Text<'_>,
-        room: usize,
-        mut ratio: usize,
-    ) -> (Bytes, usize, bool) {
+    fn aggregate(&mut self, key: &str, text: Text<'_>, room: usize) -> (Bytes, usize, bool) {
         let algorithm = self.compressor.algorithm();
         let (mut data, mut at, mut full) = (Vec::new(), 0, false);
         let mut named: Vec<_> = Vec::new();
@@ -290,7 +328,7 @@ impl Packer {
             let ends = kpl::DIGEST.saturating_add(self.end_len(b""));
             let taken = data.len().saturating_add(beside).saturating_add(ends);
             let left = room.saturating_sub(taken);
-            let (end, filled) = self.fill(text, at..text.run_end(at), left, (b"", &mut ratio));
+            let (end, filled) = self.fill(text, at..text.run_end(at), left, b"");
             full = filled || end == at;
             if end > at {
                 kpl::push(self.compressor.end(b""), &tags, &mut data);
@@ -309,31 +347,41 @@ impl Packer {
         text: Text<'_>,
         range: Range<usize>,
         room: usize,
-        (opening, ratio): (&[u8], &mut usize),
+        opening: &[u8],
     ) -> (usize, bool) {
         let Range { start, end } = range;
         let separator = self.separator.len();
         let before = |at: usize| at.saturating_sub(separator);
-        let (mut to, mut most) = (start, usize::MAX);
+        let (mut to, mut most, mut again) = (start, usize::MAX, true);
         self.compressor.begin();
         loop {
-            let left = room.saturating_sub(self.compressor.len());
+            let taken = self.compressor.len();
+            let left = room.saturating_sub(taken);
             if to == end || left <= room / SLACK {
                 return (to, left <= room / SLACK);
             }
-            // Lines do not become twice as long, whatever the ratio of some odd ones was.
-            let want = (scaled(left, *ratio) / 16 * SHARE).max(left / 2).min(most);
+            let expected = Forecast::length(left) / 16 * SHARE;
+            // Lines do not become twice as long, whatever some odd ones did.
+            let want = self.reach(text, to..end, expected).max(left / 2).min(most);
+            // A stretch of one file is a piece, which tells of this file alone.
+            let stretch = text.parts(to, end).first().map_or(0, |(_, bytes)| *bytes);
+            let want = if stretch >= STRETCH { want.min(stretch) } else { want };
             let next = text.cut(to, want, end);
             let (opening, from) = if to == start { (opening, to) } else { (&b""[..], before(to)) };
             self.compressor
                 .write(&[opening, text.bytes.get(from..before(next)).unwrap_or_default()]);
             self.work = self.work.saturating_add(next.saturating_sub(to) as u64);
-            let (written, length) = (next.saturating_sub(start), self.compressor.len());
-            if length <= room || to == start {
-                *ratio = (written << 10).checked_div(length).unwrap_or(0).max(1);
+            let (written, length) = (next.saturating_sub(to), self.compressor.len());
+            if to == start || written >= TELLING {
+                self.forecast.learn(&text.parts(to, next), length.saturating_sub(taken));
             }
             match (length <= room, to == start) {
                 (true, _) => to = next,
+                (false, false) if again && left > room / 4 => {
+                    // Much room would stay empty: once more, now that it is known better.
+                    (again, to) = (false, start);
+                    self.compressor.begin();
+                }
                 (false, false) => {
                     self.compressor.undo();
                     return (to, true);
@@ -341,7 +389,7 @@ impl Packer {
                 (false, true) if next == text.cut(start, 1, end) => return (start, true),
                 // Far off: lines such as these have not come for long. Once more, with less.
                 (false, true) => {
-                    most = written / 2;
+                    most = written / 4 * 3;
                     self.compressor.begin();
                 }
             }
@@ -351,11 +399,6 @@ impl Packer {
     fn end_len(&self, closing: &[u8]) -> usize {
         self.compressor.algorithm().end_len(closing.len())
     }
-}
-
-/// Returns how much text becomes `room` bytes.
-fn scaled(room: usize, ratio: usize) -> usize {
-    room.saturating_mul(ratio) >> 10
 }
 
 /// Returns the tags of a frame of a run that begins at `offset`.

@@ -23,13 +23,16 @@ use super::open::{Open, note};
 use super::packer::{Atom, Packed, Packer, TEXT_MOST, Text};
 use super::unit::{Layout, Unit, count, cut_after, lines};
 use crate::config::Produce;
-use crate::position::Run;
+use crate::position::{FileKey, Run};
 use crate::produce::tail::Chunk;
 use crate::produce::tail::newlines::newlines;
 use crate::record::Record;
 
 /// Reads within this part of `max_age` count as one, so that a record's text is of few atoms.
 const AGES: u32 = 16;
+
+/// So many texts may hold memory of records that have left them.
+const FEW: usize = 16;
 
 /// What packing needs beside the open records.
 #[derive(Debug)]
@@ -56,16 +59,21 @@ impl Packing {
         })
     }
 
-    /// Returns how much text to wait for before a record of `room` bytes is made.
-    fn target(&self, open: &Open, room: usize) -> usize {
-        let ratio = if open.ratio == 0 { self.packer.ratio } else { open.ratio };
-        Packer::target(ratio, room).min(self.most)
+    /// Returns how much more text of a file to wait for before a record of `room` bytes is made: none
+    /// where there is enough.
+    fn missing(&self, open: &Open, room: usize, file: FileKey) -> usize {
+        let most = self.most.saturating_sub(open.body.len());
+        let missing = Packer::target(room).saturating_sub(open.expected);
+        if missing == 0 { 0 } else { self.packer.forecast.reach(file, missing).max(1).min(most) }
     }
 
     /// Appends `bytes` and a separator to the text of an open record.
     fn append(&self, open: &mut Open, bytes: &[u8], added: Added) {
         open.body.extend_from_slice(bytes);
         open.body.extend_from_slice(&self.packer.separator);
+        let text = bytes.len().saturating_add(self.packer.separator.len());
+        let expected = self.packer.forecast.expect(added.run.span.file, text);
+        open.expected = open.expected.saturating_add(expected);
         open.units = open.units.saturating_add(added.units);
         open.oldest = open.oldest.min(added.read_at);
         let end = open.body.len();
@@ -110,8 +118,8 @@ impl Records {
             let mut open = self.text_of(key, chunk.read_at, out);
             let Some(packing) = &self.packing else { return };
             let rest = chunk.data.get(at..to).unwrap_or_default();
-            let target = packing.target(&open, self.room_beside(open.key.len()));
-            let want = target.saturating_sub(open.body.len()).max(1);
+            let room = self.room_beside(open.key.len());
+            let want = packing.missing(&open, room, chunk.span.file).max(1);
             let tail = rest.get(want.saturating_sub(1)..).unwrap_or_default();
             let enough =
                 memchr(b'\n', tail).map_or(rest.len(), |newline| want.saturating_add(newline));
@@ -176,23 +184,29 @@ impl Records {
         while !open.atoms.is_empty() {
             let room = self.room_beside(open.key.len());
             let Some(packing) = &mut self.packing else { return };
-            if !all && open.body.len() < packing.target(&open, room) {
+            let long = open.body.len() >= packing.most;
+            if !all && !long && open.expected < Packer::target(room) {
                 break;
             }
-            let last = all || open.body.len() >= packing.most;
             let Open { key, body, atoms, .. } = &open;
             let text = Text { bytes: body, atoms, divisible: packing.divisible };
-            let mut ratio = if open.ratio == 0 { packing.packer.ratio } else { open.ratio };
-            let packed = packing.packer.pack(key, text, room, last, &mut ratio);
-            open.ratio = ratio;
+            let packed = packing.packer.pack(key, text, room, all || long);
             let (data, end) = match packed {
                 Packed::Record { data, end } => (Some(data), end),
                 Packed::Over { end } => (None, end),
-                Packed::Short => break,
+                Packed::Short => {
+                    open.expected = packing.packer.expected(text, 0);
+                    break;
+                }
             };
             self.emit_packed(&mut open, data, end, out);
         }
         if !open.atoms.is_empty() {
+            // What is left of each of many files must not hold the memory of a whole record. Of a few it
+            // may: it is filled again at once.
+            if self.open.len() > FEW && open.body.capacity() / 2 > open.body.len() {
+                open.body.shrink_to_fit();
+            }
             self.open.put(open);
         }
     }
@@ -223,6 +237,8 @@ impl Records {
         for atom in &mut open.atoms {
             atom.end = atom.end.saturating_sub(end);
         }
+        let rest = Text { bytes: &open.body, atoms: &open.atoms, divisible: packing.divisible };
+        open.expected = packing.packer.expected(rest, 0);
         open.units = open.units.saturating_sub(units);
         open.oldest = open.atoms.iter().map(|atom| atom.read_at).min().unwrap_or(open.oldest);
         if open.slot.is_empty() {

@@ -349,6 +349,41 @@ fn a_backlog_fills_compressed_records_to_95_percent() {
     }
 }
 
+/// Files whose lines compress by four and by thirty, in turn under one key.
+#[test]
+fn files_of_several_formats_fill_compressed_records_under_one_key() {
+    let mut flow = flow(lines_by("\n"));
+    flow.merge.max_bytes = 25_000;
+    flow.partition_key = PartitionKey::Random;
+    flow.merge.compression = Some(Compression::Zstd(1));
+    let (mut merger, mut out) = (merger(&flow, RecordLimit::FLOOR), Vec::new());
+    let mut rng = fastrand::Rng::with_seed(22);
+    let texts: Vec<_> = [8, 60]
+        .into_iter()
+        .map(|width| {
+            let line = |rng: &mut fastrand::Rng| {
+                format!("{:08x} GET /{} 200\n", rng.u32(..), "index/".repeat(width))
+            };
+            (0..5_000_000 / (width * 6 + 18)).map(|_| line(&mut rng)).collect::<String>()
+        })
+        .collect();
+    let files: Vec<_> = (1..)
+        .zip(&texts)
+        .map(|(file, text)| chunks(file, text.as_bytes(), &[256 * 1024], Instant::now()))
+        .collect();
+    for turn in 0..files[0].len().max(files[1].len()) {
+        for chunk in files.iter().filter_map(|chunks| chunks.get(turn)) {
+            merger.on_input(tail::Output::Chunk(chunk.clone()), &mut out);
+        }
+    }
+    let held = merger.held_bytes();
+    let work = merger.records.packing.as_ref().map_or(0, |packing| packing.packer.work);
+    let text = (texts.iter().map(String::len).sum::<usize>() - held) as u64;
+    assert!(work <= text * 110 / 100, "{work} bytes were compressed of {text}");
+    let sizes: Vec<_> = records(&out).iter().map(|record| record.size()).collect();
+    assert!(filled(&sizes) >= 95, "{} % of {}", filled(&sizes), sizes.len());
+}
+
 fn split(by: By, record: &Record) -> Vec<u8> {
     let pieces = Splitter::new(by).split(&record.data);
     pieces.iter().flat_map(|piece| piece.data.to_vec()).collect()
