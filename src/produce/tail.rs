@@ -18,6 +18,7 @@ mod start;
 pub mod status;
 pub mod tailer;
 mod turns;
+mod untold;
 pub mod wake;
 pub mod weight;
 

@@ -6,6 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::file::{Name, TailedFile};
@@ -24,6 +25,10 @@ impl Tailer {
         for (path, origin) in self.unopened.take_fresh() {
             let Ok(Some(found)) = patterns::find(&path) else { continue };
             let (place, birth) = (found.facts.place(), found.facts.birth);
+            if self.files.at(place).is_some() && self.key_of((place, birth)).is_none() {
+                // The inode was used again while no descriptor kept it: its file ends with that look.
+                self.follow(found.clone(), now);
+            }
             if self.patterns.matches(&path) {
                 // Opened already, but where it came since its path was looked at.
                 if !self.is_known(place, birth) {
@@ -51,15 +56,18 @@ impl Tailer {
 
     /// Returns true where it is decided what the file is, or will be decided without its name.
     fn is_known(&self, place: Place, birth: u64) -> bool {
-        self.files.at(place).is_some()
+        self.key_of((place, birth)).is_some()
             || self.ignored.contains(&(place, birth))
-            || self.is_undecided(place)
+            || self.undecided((place, birth)).is_some()
     }
 
-    /// Returns true where a descriptor of the file is held, and it is not known yet what it is.
-    fn is_undecided(&self, place: Place) -> bool {
-        self.empties.contains(place)
-            || self.held.iter().any(|(held, ..)| held.facts.place() == place)
+    /// Returns the file that was claimed where a descriptor of it is held, and it is not known yet what
+    /// it is; nothing where its inode is another one's by now.
+    fn undecided(&self, (place, birth): Claim) -> Option<&Candidate> {
+        let mut held = self.held.iter().map(|(held, ..)| held);
+        let held = held.find(|held| held.facts.place() == place);
+        let candidate = held.or_else(|| self.empties.get(place));
+        candidate.filter(|candidate| candidate.facts.birth == birth)
     }
 
     /// Counts the files that nobody could open in time.
@@ -77,13 +85,15 @@ impl Tailer {
         for file in self.files.iter_mut() {
             file.told_gone |= file.is_deleted();
         }
+        self.untold.forget();
     }
 
     /// Returns true where a file that is gone was opened, or is none to count.
     ///
-    /// Each file that is followed and deleted is taken for one. For which of several need not be right:
-    /// looks come late, and what stood under a path may be claimed for the one before it. Their number
-    /// is, as long as every deletion that is told takes one.
+    /// Each file that is followed and deleted is taken for one, and each that ended so before it was
+    /// told. For which of several need not be right: looks come late, and what stood under a path may
+    /// be claimed for the one before it. Their number is, as long as every deletion that is told takes
+    /// one.
     fn was_opened(&mut self, gone: &Gone, deleted: &mut Deleted) -> bool {
         if !gone.deleted {
             return self.was_moved(gone);
@@ -92,7 +102,10 @@ impl Tailer {
             Some(claim) => match self.key_of(claim) {
                 Some(key) => Some(key),
                 // What was opened, and is followed no more, has been read to its end.
-                None if !self.is_undecided(claim.0) => return true,
+                None if self.undecided(claim).is_none() => {
+                    self.untold.take_claimed(claim);
+                    return true;
+                }
                 None => None,
             },
             None => self.files.named(&gone.path),
@@ -104,6 +117,7 @@ impl Tailer {
         let Some(others) = deleted.get_mut(directory) else { return false };
         let at = known.and_then(|key| others.iter().position(|other| *other == key));
         if at.is_none() && !gone.came {
+            self.untold.take_at(&gone.path);
             return true;
         }
         if let Some(key) = others.remove(at.unwrap_or(0)) {
@@ -112,8 +126,9 @@ impl Tailer {
             }
             return true;
         }
-        // It was opened, and it cannot be told yet what it is.
-        gone.claimed.is_some_and(|(place, _)| self.is_undecided_and_deleted(place))
+        // It was opened, and it cannot be told yet what it is; or it has ended already.
+        gone.claimed.is_some_and(|claim| self.is_undecided_and_deleted(claim))
+            || self.untold.take_free(directory, |claim| self.unopened.is_claimed(claim))
     }
 
     /// The same of a file that was moved where nobody looks: nothing more will be told of it.
@@ -131,7 +146,8 @@ impl Tailer {
         };
         let file = key.and_then(|key| self.files.get_mut(key));
         let was_known = file.is_some_and(|file| !std::mem::replace(&mut file.told_gone, true));
-        was_known || !gone.came
+        let is_claimed = |claim| self.unopened.is_claimed(claim);
+        was_known || !gone.came || self.untold.take_moved(&gone.origin, is_claimed)
     }
 
     /// Returns the followed file that was claimed; nothing where its inode is another one's by now.
@@ -165,11 +181,18 @@ impl Tailer {
         free.into_iter().chain(claimed).map(|file| file.key).collect()
     }
 
-    fn is_undecided_and_deleted(&self, place: Place) -> bool {
-        let mut held = self.held.iter().map(|(held, ..)| held);
-        let held = held.find(|held| held.facts.place() == place).map(|held| &held.handle);
-        let handle = held.or_else(|| self.empties.handle(place));
-        handle.is_some_and(|handle| handle.metadata().is_ok_and(|facts| facts.nlink() == 0))
+    fn is_undecided_and_deleted(&self, claim: Claim) -> bool {
+        let metadata = self.undecided(claim).map(|candidate| candidate.handle.metadata());
+        metadata.is_some_and(|facts| facts.is_ok_and(|facts| facts.nlink() == 0))
+    }
+
+    /// A file is followed no more: should it be deleted, that may be told later.
+    pub(super) fn note_untold(&mut self, file: &TailedFile, now: Instant) {
+        // Without a descriptor, it ends where its inode is another one's, or was not found any more.
+        if !file.told_gone && (file.handle.is_none() || file.is_deleted()) {
+            let paths = (Arc::clone(&file.path), Arc::clone(&file.origin));
+            self.untold.add(claim_of(file), paths, now);
+        }
     }
 }
 

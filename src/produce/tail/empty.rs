@@ -7,7 +7,6 @@
 //! descriptors that nothing else needs.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -114,8 +113,9 @@ impl Empties {
         self.paths.iter().map(|(path, place)| (Arc::clone(path), *place)).collect()
     }
 
-    pub(super) fn handle(&self, place: Place) -> Option<&File> {
-        self.files.get(&place).map(|empty| &empty.candidate.handle)
+    /// Returns the one in a place.
+    pub(super) fn get(&self, place: Place) -> Option<&Candidate> {
+        self.files.get(&place).map(|empty| &empty.candidate)
     }
 }
 
@@ -162,7 +162,8 @@ impl Tailer {
     /// Looks after those that no covered path stands for.
     pub(super) fn keep_empties(&mut self, now: Instant) {
         for (place, since) in self.empties.adrift() {
-            let Some(metadata) = self.empties.handle(place).and_then(|file| file.metadata().ok())
+            let Some(metadata) =
+                self.empties.get(place).and_then(|empty| empty.handle.metadata().ok())
             else {
                 continue;
             };

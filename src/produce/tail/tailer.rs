@@ -27,6 +27,7 @@ use super::identity::Known;
 use super::outbox::Outbox;
 use super::start::Deferred;
 use super::turns::{PATIENCE, Shortage};
+use super::untold::Untold;
 use super::wake::Wake;
 use super::weight::Weights;
 use super::{FileEvent, Opened, Output, TailStatus};
@@ -101,6 +102,8 @@ pub struct Tailer {
     watch: Watch,
     /// What came, until it is certain that it was opened.
     pub(super) unopened: Unopened,
+    /// What ended, deleted, before it was told.
+    pub(super) untold: Untold,
     /// What is empty so far.
     pub(super) empties: Empties,
     /// Ends when all that was there at the start has been passed on.
@@ -164,6 +167,7 @@ impl Tailer {
             patterns,
             watch,
             unopened: Unopened::default(),
+            untold: Untold::default(),
             empties: Empties::default(),
             once,
             phase: if first_ever { Phase::FirstEver } else { Phase::Starting },
@@ -311,6 +315,7 @@ impl Tailer {
         self.look_after_others(now);
         self.scan_empties(now);
         self.unopened.scanned();
+        self.untold.forget_old(now);
         if self.phase != Phase::Started {
             self.finish_start(now);
         }
@@ -491,6 +496,9 @@ impl Tailer {
         // Where it stood last is what is remembered of it.
         self.post_name_of(key);
         let Some(mut file) = self.files.remove(key) else { return };
+        if reason != TRUNCATED {
+            self.note_untold(&file, now);
+        }
         file.forget_owed(&self.around.budget);
         self.owing.remove(&key);
         self.forget_name(key, file.handle.is_some());

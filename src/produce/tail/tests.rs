@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 
+mod coming;
 mod descriptors;
 mod haste;
 mod play;
