@@ -307,10 +307,8 @@ impl Generations {
         for at in (0..self.ended.len()).rev() {
             let Some(known) = self.ended.get(at) else { continue };
             let is_elsewhere = known.place() != candidate.facts.place();
-            // Of what was truncated, a copy is looked for whatever the times say: under load they said
-            // now and then that it was made later.
             let may_be_copy = candidate.head.starts_with(&known.prefix)
-                && (known.copied_until.is_some() || known.is_older(&candidate.facts))
+                && known.is_older(&candidate.facts)
                 && beginning.has(known.known.identity.fingerprint);
             if is_elsewhere && !may_be_copy {
                 // Nearly all are ruled out here, thousands where files rotate fast.

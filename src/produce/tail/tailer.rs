@@ -511,8 +511,9 @@ impl Tailer {
         let prefix = file.prefix().into();
         let metadata = file.handle.as_ref().and_then(|handle| handle.metadata().ok());
         let copied_before = match metadata.map(|metadata| Facts::of(&metadata)) {
-            // The last write is no older than the truncation.
-            Some(facts) if reason == TRUNCATED => facts.modified,
+            // The last write is no older than the truncation; but ext4 shows the size of a truncated
+            // file before the time of it, and what is copied and truncated at once is looked at then.
+            Some(facts) if reason == TRUNCATED => facts.modified.max(facts::now()),
             // Its name was changed or taken away then.
             Some(facts) => facts.changed,
             None => facts::now(),

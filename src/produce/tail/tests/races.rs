@@ -262,6 +262,22 @@ fn a_file_made_after_a_truncation_is_no_copy_however_it_begins() {
     assert_eq!(bench.texts(), [lines(0, 200), lines(0, 150)]);
 }
 
+/// The same of one that holds all that the truncated one held, and more: nothing of it was read.
+#[test]
+fn a_file_made_after_a_truncation_is_no_copy_though_it_holds_all_of_it() {
+    let mut bench = Bench::new(&["*.log"]);
+    bench.append("app.log", b"the first line of every log\n");
+    bench.start(false);
+    truncate(&bench, "app.log");
+    bench.step();
+    std::thread::sleep(Duration::from_millis(50));
+    bench.append("other.log", b"the first line of every log\nthe second\n");
+    bench.pass(Duration::ZERO);
+    bench.step();
+    let first = "the first line of every log\n".to_owned();
+    assert_eq!(bench.texts(), [first.clone(), first + "the second\n"]);
+}
+
 /// Renames go on while the agent looks for a file that it has no descriptor of.
 #[test]
 fn a_rotated_file_that_is_not_found_at_once_is_looked_for_again() {
