@@ -48,8 +48,7 @@ use crate::stream::Stream;
 use crate::stream::aggregating::Aggregating;
 
 /// Chunks and news of files between reading and merging: enough that neither waits for the other where
-/// hundreds of small files come at once. Each holds at most one block of the flow's budget, which bounds
-/// them together.
+/// hundreds of small files come at once. The flow's budget bounds their bytes.
 const CHUNKS: usize = 64;
 
 /// Bytes of records between merging and shipping, where they are full. Those that were put together
@@ -405,7 +404,7 @@ fn merge(
             // What it was short of has come back meanwhile.
             Ok(tail::Output::Starved) if budget.is_ample() => {}
             Ok(output) => {
-                budget.taken();
+                budget.taken(output.bytes());
                 merger.on_input(output, &mut out);
             }
             Err(RecvTimeoutError::Timeout) => {}

@@ -49,6 +49,17 @@ pub enum Output {
     Starved,
 }
 
+impl Output {
+    /// Returns how many bytes of files it holds.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Chunk(chunk) => chunk.data.len(),
+            Self::File(_) | Self::Starved => 0,
+        }
+    }
+}
+
 /// Something about a file that those behind need to know. A file's `Opened` comes before all else of it.
 #[derive(Clone, Debug)]
 pub enum FileEvent {

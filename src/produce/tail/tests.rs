@@ -42,6 +42,7 @@ struct Bench {
     flow: Produce,
     tailer: Option<Tailer>,
     output: Receiver<Output>,
+    budget: Arc<Budget>,
     keys: KeyAllocator,
     seen: BTreeMap<FileKey, Seen>,
     now: Instant,
@@ -98,6 +99,7 @@ impl Bench {
             flow,
             tailer: None,
             output: bounded(0).1,
+            budget: Budget::new(64 * BLOCK, Arc::default()),
             keys,
             seen: BTreeMap::new(),
             now: Instant::now(),
@@ -143,10 +145,11 @@ impl Bench {
         let first_ever = rows.is_empty();
         let (sender, output) = bounded(self.places);
         let wake = Arc::new(Wake::new());
+        self.budget = Budget::new(64 * BLOCK, Arc::clone(&wake));
         let around = Surroundings {
             descriptors: self.descriptors,
             output: sender,
-            budget: Budget::new(64 * BLOCK, Arc::clone(&wake)),
+            budget: Arc::clone(&self.budget),
             wake,
             keys: self.keys.clone(),
             limit: Arc::new(RecordLimit::with_floor(self.line_max)),
@@ -198,6 +201,7 @@ impl Bench {
     }
 
     fn take(&mut self, output: Output) {
+        self.budget.taken(output.bytes());
         match output {
             Output::Chunk(chunk) => {
                 let seen = self.seen.get_mut(&chunk.span.file).expect("opened before its chunks");

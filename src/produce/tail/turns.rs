@@ -66,7 +66,7 @@ impl Tailer {
             if !self.deliver() || self.ready.is_empty() {
                 break;
             }
-            if !self.outbox.has_room() {
+            if !self.outbox.has_room() || self.around.budget.is_ahead() {
                 return true;
             }
             if !self.around.budget.has_room() || !self.turn(now) {
