@@ -42,6 +42,25 @@ impl Forecast {
         (text as u64).saturating_mul(self.of(file))
     }
 
+    /// Returns what is expected of text of these files, so many bytes of each.
+    pub(super) fn expect_all(&self, parts: &[(FileKey, usize)]) -> u64 {
+        parts.iter().fold(0, |sum, (file, text)| sum.saturating_add(self.expect(*file, *text)))
+    }
+
+    /// Returns how many bytes of text of these files, in their order, are expected to take `length`.
+    pub(super) fn reach_in(&self, parts: &[(FileKey, usize)], length: u64) -> usize {
+        let (mut left, mut reach) = (length, 0_usize);
+        for (file, text) in parts {
+            let expected = self.expect(*file, *text);
+            if expected > left {
+                return reach.saturating_add(self.reach(*file, left));
+            }
+            left = left.saturating_sub(expected);
+            reach = reach.saturating_add(*text);
+        }
+        reach
+    }
+
     /// Returns how many bytes of a file are expected to take `length`.
     pub(super) fn reach(&self, file: FileKey, length: u64) -> usize {
         usize::try_from(length / self.of(file)).unwrap_or(usize::MAX)
@@ -50,9 +69,7 @@ impl Forecast {
     /// Takes note that text of these files, so many bytes of each, has become `length` bytes: all of
     /// them turned out longer than expected, or shorter, in the same proportion.
     pub(super) fn learn(&mut self, parts: &[(FileKey, usize)], length: usize) {
-        let expected: u64 = parts
-            .iter()
-            .fold(0, |sum: u64, (file, text)| sum.saturating_add(self.expect(*file, *text)));
+        let expected = self.expect_all(parts);
         let text: u64 = parts.iter().map(|(_, text)| *text as u64).sum();
         let Some(last) = Self::length(length).checked_div(text) else { return };
         let mut files: Vec<_> = parts.iter().map(|(file, _)| *file).collect();

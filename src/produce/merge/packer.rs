@@ -228,26 +228,9 @@ impl Packer {
         Forecast::length(room.saturating_add(room / 8).max(1))
     }
 
-    /// Returns what is expected of a text from `from` on.
-    pub(super) fn expected(&self, text: Text<'_>, from: usize) -> u64 {
-        let parts = text.parts(from, text.bytes.len());
-        parts.iter().fold(0, |sum: u64, (file, bytes)| {
-            sum.saturating_add(self.forecast.expect(*file, *bytes))
-        })
-    }
-
-    /// Returns how much of a text, from `from` on, is expected to take `length` compressed.
-    fn reach(&self, text: Text<'_>, Range { start, end }: Range<usize>, length: u64) -> usize {
-        let (mut left, mut reach) = (length, 0_usize);
-        for (file, bytes) in text.parts(start, end) {
-            let expected = self.forecast.expect(file, bytes);
-            if expected > left {
-                return reach.saturating_add(self.forecast.reach(file, left));
-            }
-            left = left.saturating_sub(expected);
-            reach = reach.saturating_add(bytes);
-        }
-        reach
+    /// Returns what is expected of a text.
+    pub(super) fn expected(&self, text: Text<'_>) -> u64 {
+        self.forecast.expect_all(&text.parts(0, text.bytes.len()))
     }
 
     /// Makes a record of `room` bytes under `key` from the beginning of a text. With `last` also of a
@@ -362,9 +345,10 @@ impl Packer {
             }
             let expected = Forecast::length(left) / 16 * SHARE;
             // Lines do not become twice as long, whatever some odd ones did.
-            let want = self.reach(text, to..end, expected).max(left / 2).min(most);
+            let parts = text.parts(to, end);
+            let want = self.forecast.reach_in(&parts, expected).max(left / 2).min(most);
             // A stretch of one file is a piece, which tells of this file alone.
-            let stretch = text.parts(to, end).first().map_or(0, |(_, bytes)| *bytes);
+            let stretch = parts.first().map_or(0, |(_, bytes)| *bytes);
             let want = if stretch >= STRETCH { want.min(stretch) } else { want };
             let next = text.cut(to, want, end);
             let (opening, from) = if to == start { (opening, to) } else { (&b""[..], before(to)) };

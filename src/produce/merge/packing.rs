@@ -64,7 +64,7 @@ impl Packing {
     fn missing(&self, open: &Open, room: usize, file: FileKey) -> usize {
         let most = self.most.saturating_sub(open.body.len());
         let missing = Packer::target(room).saturating_sub(open.expected);
-        if missing == 0 { 0 } else { self.packer.forecast.reach(file, missing).max(1).min(most) }
+        self.packer.forecast.reach(file, missing).min(most)
     }
 
     /// Appends `bytes` and a separator to the text of an open record.
@@ -195,7 +195,7 @@ impl Records {
                 Packed::Record { data, end } => (Some(data), end),
                 Packed::Over { end } => (None, end),
                 Packed::Short => {
-                    open.expected = packing.packer.expected(text, 0);
+                    open.expected = packing.packer.expected(text);
                     break;
                 }
             };
@@ -238,7 +238,7 @@ impl Records {
             atom.end = atom.end.saturating_sub(end);
         }
         let rest = Text { bytes: &open.body, atoms: &open.atoms, divisible: packing.divisible };
-        open.expected = packing.packer.expected(rest, 0);
+        open.expected = packing.packer.expected(rest);
         open.units = open.units.saturating_sub(units);
         open.oldest = open.atoms.iter().map(|atom| atom.read_at).min().unwrap_or(open.oldest);
         if open.slot.is_empty() {
