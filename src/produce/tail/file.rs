@@ -173,6 +173,14 @@ impl TailedFile {
         Place::of(&self.identity)
     }
 
+    /// Returns true where a file that was born then, in the same place, is another one: the inode was used
+    /// again. File systems that do not tell of births say 0.
+    #[must_use]
+    pub fn is_born_otherwise(&self, born: u64) -> bool {
+        let known = self.identity.birth;
+        born != known && born != 0 && known != 0
+    }
+
     /// Returns true where no name stands for the open file any more, on the whole disk.
     #[must_use]
     pub fn is_deleted(&self) -> bool {

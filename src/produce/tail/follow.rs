@@ -83,8 +83,7 @@ impl Tailer {
     /// A followed inode was found under a path: its own, a new one, or a second one.
     fn see_again(&mut self, key: FileKey, found: &Found, now: Instant) {
         let Some(file) = self.files.get_mut(key) else { return };
-        let (born, known) = (found.facts.birth, file.identity.birth);
-        if file.handle.is_none() && born != known && born != 0 && known != 0 {
+        if file.handle.is_none() && file.is_born_otherwise(found.facts.birth) {
             // The inode was used again while no descriptor kept it.
             let size = file.size;
             self.end(key, size, "deleted", now);

@@ -16,14 +16,14 @@ use std::sync::Arc;
 use crossbeam_channel::TrySendError;
 
 use super::tailer::Tailer;
-use super::{FileEvent, Output};
+use super::{Chunk, FileEvent, Output};
 use crate::position::FileKey;
 
 /// Outputs that there is always room for: more of them come at once only where many files are found.
 const OUTBOX: usize = 64;
 
-/// For so many outputs that are read one name is told, where there is more to read than room.
-const OUTPUTS_A_NAME: usize = 8;
+/// For so many chunks one name is told, where there is more to read than room.
+const CHUNKS_A_NAME: usize = 8;
 
 /// What waits to be passed on.
 #[derive(Debug, Default)]
@@ -79,10 +79,11 @@ impl Tailer {
 
     /// Takes a chunk that was read, and now and then a name, which lines that never cease must not keep
     /// from being told for ever.
-    pub(super) fn post(&mut self, chunk: super::Chunk) {
+    pub(super) fn pass_on(&mut self, chunk: Chunk) {
+        self.shortage.told = false;
         self.outbox.queue.push_back(Output::Chunk(chunk));
         self.outbox.chunks = self.outbox.chunks.saturating_add(1);
-        if self.outbox.chunks >= OUTPUTS_A_NAME {
+        if self.outbox.chunks >= CHUNKS_A_NAME {
             self.post_name();
         }
     }

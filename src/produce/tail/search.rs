@@ -72,8 +72,7 @@ impl Tailer {
 
     fn found_elsewhere(&mut self, key: FileKey, candidate: Candidate, now: Instant) {
         let Some(file) = self.files.get_mut(key) else { return };
-        let (born, known) = (candidate.facts.birth, file.identity.birth);
-        if born != known && born != 0 && known != 0 {
+        if file.is_born_otherwise(candidate.facts.birth) {
             // The inode was used again.
             let size = file.size;
             return self.end(key, size, "deleted", now);

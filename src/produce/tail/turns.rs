@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::FileEvent;
 use super::file::{More, Name, Turn};
 use super::generations::Candidate;
 use super::tailer::{TRUNCATED, Tailer};
-use super::{Chunk, FileEvent};
 use crate::position::{FileKey, Fingerprint};
 
 /// Turns between two looks at what has changed: a busy file must not delay the notice of a rename.
@@ -41,7 +41,7 @@ pub(super) struct Shortage {
     /// Since when no whole block was to be had, while something waited to be read.
     pub(super) since: Option<Instant>,
     /// Whether those behind know that nothing can be read, and nothing was since.
-    told: bool,
+    pub(super) told: bool,
 }
 
 impl Tailer {
@@ -76,12 +76,6 @@ impl Tailer {
         }
         self.around.wake.set_starved(false);
         false
-    }
-
-    /// Passes a chunk on.
-    pub(super) fn pass_on(&mut self, chunk: Chunk) {
-        self.shortage.told = false;
-        self.post(chunk);
     }
 
     /// Tells those behind that no memory is left to read into.
@@ -208,8 +202,7 @@ impl Tailer {
 
     fn reopen(&mut self, key: FileKey, candidate: Candidate, now: Instant) -> bool {
         let Some(file) = self.files.get_mut(key) else { return false };
-        let (born, known) = (candidate.facts.birth, file.identity.birth);
-        if born != known && born != 0 && known != 0 {
+        if file.is_born_otherwise(candidate.facts.birth) {
             // The inode was used again.
             let size = file.size;
             self.end(key, size, "deleted", now);
