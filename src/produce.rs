@@ -430,7 +430,7 @@ fn pass_on(
     out.drain(..).try_for_each(|output| {
         if let merge::Output::Record(record) = &output {
             // What compression has saved is free already. The rest is when the record is settled.
-            let saved = record.text().saturating_sub(record.held_text());
+            let saved = record.saved_text();
             if saved > 0 {
                 budget.settled(saved);
             }

@@ -44,11 +44,17 @@ impl Record {
         self.runs.iter().map(|run| run.span.len()).sum()
     }
 
-    /// Returns the bytes of text whose memory it needs until it is settled: all of them, but for what
-    /// compression has made free.
+    /// Returns the bytes of text whose memory it needs until it is settled: all of them, but for those
+    /// that are [saved](Self::saved_text).
     #[must_use]
     pub fn held_text(&self) -> u64 {
         self.text().min(self.data.len() as u64)
+    }
+
+    /// Returns by how many bytes it is shorter than its text, whose memory is free once it is made.
+    #[must_use]
+    pub fn saved_text(&self) -> u64 {
+        self.text().saturating_sub(self.data.len() as u64)
     }
 
     /// Returns how many lines end in the record.

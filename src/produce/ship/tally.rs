@@ -53,7 +53,7 @@ impl Tally {
 /// blocks saves. Payload units are exact all the same as long as no line is longer than a unit, and
 /// bytes on demand as long as none is longer than 1 KB; of longer ones they are about right.
 fn unmerged(record: &Record) -> (u64, u64) {
-    let bytes: u64 = record.runs.iter().map(|run| run.span.len()).sum();
+    let bytes = record.text();
     let lines = record.lines().max(1);
     (lines, (bytes / lines).saturating_add(record.partition_key.len() as u64))
 }
