@@ -28,6 +28,17 @@ fn unfold(records: &mut [Accepted], by: By) -> u64 {
     found.compressed + found.kpl
 }
 
+/// Writes so many logs of so many lines, and ships them with `--once`.
+fn drained(oracle: Oracle, settings: &Settings, (logs, lines): (usize, u64)) -> Scene {
+    let scene = Scene::with(oracle, settings, Options::default(), Script::healthy());
+    for log in 0..logs {
+        drop(scene.write(log, lines));
+    }
+    let finished = scene.home.once(DEADLINE);
+    assert_eq!(finished.code(), Some(0), "{}, {}: {finished:?}", settings.merge, settings.tail);
+    scene
+}
+
 /// Every format arrives whole and in order, compressed in every way, and no record is over `max_bytes`.
 #[test]
 fn compressed_lines_arrive_exactly_once() {
@@ -42,13 +53,7 @@ fn compressed_lines_arrive_exactly_once() {
     ] {
         let merge: &'static str = format!("{merge}, max_bytes: 4 KB, max_age: 1 min").leak();
         let settings = Settings { merge, tail: "buffer: 8 MiB", ..Settings::default() };
-        let oracle = Oracle::new(seed, shape);
-        let scene = Scene::with(oracle, &settings, Options::default(), Script::healthy());
-        for log in 0..2 {
-            drop(scene.write(log, 3_000));
-        }
-        let finished = scene.home.once(DEADLINE);
-        assert_eq!(finished.code(), Some(0), "{finished:?}");
+        let scene = drained(Oracle::new(seed, shape), &settings, (2, 3_000));
         let mut records = scene.endpoint.accepted();
         let most = records.iter().map(|record| record.data.len() + record.key.len()).max();
         // Some wild lines are longer than that, and go alone.
@@ -73,13 +78,7 @@ fn many_files_that_piled_up_do_not_wait_for_full_records() {
         (91, "max_age: 5 min", "buffer: 1 MiB"),
     ] {
         let settings = Settings { merge, tail, ..Settings::default() };
-        let oracle = Oracle::new(seed, Shape::Plain);
-        let scene = Scene::with(oracle, &settings, Options::default(), Script::healthy());
-        for log in 0..40 {
-            drop(scene.write(log, 2_000));
-        }
-        let finished = scene.home.once(DEADLINE);
-        assert_eq!(finished.code(), Some(0), "{merge}, {tail}: {finished:?}");
+        let scene = drained(Oracle::new(seed, Shape::Plain), &settings, (40, 2_000));
         let mut records = scene.endpoint.accepted();
         unfold(&mut records, By::Content);
         let report = scene.oracle.verify(&records, &Layout::Slices, Order::WithinFile);
